@@ -1,0 +1,1 @@
+"""Grounded records in GRIT form: read, checked, written."""

@@ -1,0 +1,143 @@
+"""One picture with a caption whose spans have boxes: the GRIT record.
+
+    {"id": 1795296605919, "caption": "a wire hanger with a paper cover", "width": 1024,
+     "height": 693, "noun_chunks": [[0, 13, 0.019, 0.028, 0.959, 0.969, 0.675]],
+     "ref_exps": [[0, 32, 0.019, 0.028, 0.959, 0.969, 0.675]], "url": "...", "key": "..."}
+
+A span entry is [start, end, x_min, y_min, x_max, y_max, score]: characters with the end
+exclusive, corners as shares of the picture. What else a record carries goes through unchanged.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from kosmos2.boxes import Box
+from kosmos2.errors import RecordError
+from kosmos2.grounding.spans import GroundedText, Phrase
+
+View = Literal["noun_chunks", "ref_exps"]
+
+
+class Grounded(NamedTuple):
+    """A span of the caption with one box; the order of GRIT's numbers."""
+
+    start: int
+    end: int
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    score: float
+
+    @property
+    def box(self) -> Box:
+        return Box(self.x0, self.y0, self.x1, self.y1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroundedRecord:
+    id: int | str
+    caption: str
+    width: int
+    height: int
+    noun_chunks: tuple[Grounded, ...]
+    ref_exps: tuple[Grounded, ...]
+    image: str = ""
+    """A path or a `scene:` reference; empty in records that have a url alone."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Every other field of the source (key, url, clip similarities, ...), unchanged."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.caption, str):
+            raise RecordError(f"record {self.id}: caption must be text, got {self.caption!r}")
+        for name in ("width", "height"):
+            if (value := getattr(self, name)) < 1:
+                raise RecordError(f"record {self.id}: {name} must be at least 1, got {value}")
+        for view in ("noun_chunks", "ref_exps"):
+            for number, entry in enumerate(getattr(self, view)):
+                _check_entry(f"record {self.id}: {view}[{number}]", entry, len(self.caption))
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "GroundedRecord":
+        """Return the record of a JSON object; span ends may be floats, as parquet gives them."""
+        name = fields.get("id", "without id")
+        own = ("id", "caption", "width", "height", "noun_chunks", "ref_exps")
+        if missing := [key for key in own if key not in fields]:
+            raise RecordError(f"record {name}: missing {missing}, got {sorted(fields)}")
+        return cls(
+            id=name,
+            caption=fields["caption"],
+            width=_whole(f"record {name}: width", fields["width"]),
+            height=_whole(f"record {name}: height", fields["height"]),
+            noun_chunks=_entries(f"record {name}: noun_chunks", fields["noun_chunks"]),
+            ref_exps=_entries(f"record {name}: ref_exps", fields["ref_exps"]),
+            image=fields.get("image", ""),
+            extra={key: value for key, value in fields.items() if key not in (*own, "image")},
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object; `from_dict` gives this record back."""
+        image = {"image": self.image} if self.image else {}
+        return {
+            "id": self.id,
+            **image,
+            "caption": self.caption,
+            "width": self.width,
+            "height": self.height,
+            "noun_chunks": [list(entry) for entry in self.noun_chunks],
+            "ref_exps": [list(entry) for entry in self.ref_exps],
+            **self.extra,
+        }
+
+    def grounded(self, view: View) -> GroundedText:
+        """Return the caption with the boxes of one view, the entries of a span together."""
+        entries: Sequence[Grounded] = getattr(self, view)
+        spans: dict[tuple[int, int], list[Grounded]] = {}
+        for entry in entries:
+            spans.setdefault((entry.start, entry.end), []).append(entry)
+        phrases = [
+            Phrase(
+                start=start,
+                end=end,
+                boxes=tuple(entry.box for entry in group),
+                scores=tuple(entry.score for entry in group),
+            )
+            for (start, end), group in sorted(spans.items())
+        ]
+        return GroundedText(text=self.caption, phrases=tuple(phrases))
+
+
+def _entries(where: str, rows: Any) -> tuple[Grounded, ...]:
+    if not isinstance(rows, Sequence) or isinstance(rows, str):
+        raise RecordError(f"{where} must be a list of 7-number lists, got {rows!r}")
+    return tuple(_entry(f"{where}[{number}]", row) for number, row in enumerate(rows))
+
+
+def _entry(where: str, row: Any) -> Grounded:
+    if not isinstance(row, Sequence) or len(row) != 7 or not all(map(_is_number, row)):
+        raise RecordError(f"{where} must be [start, end, x0, y0, x1, y1, score], got {row!r}")
+    return Grounded(_whole(where, row[0]), _whole(where, row[1]), *row[2:])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _whole(where: str, value: Any) -> int:
+    if not _is_number(value) or value != math.floor(value):
+        raise RecordError(f"{where} must be a whole number, got {value!r}")
+    return int(value)
+
+
+def _check_entry(where: str, entry: Grounded, length: int) -> None:
+    if not 0 <= entry.start < entry.end <= length:
+        raise RecordError(
+            f"{where} must be a span of the {length} characters of the caption, "
+            f"got [{entry.start}, {entry.end})"
+        )
+    if not (0 <= entry.x0 <= entry.x1 <= 1 and 0 <= entry.y0 <= entry.y1 <= 1):
+        raise RecordError(f"{where} must be a box with 0 <= min <= max <= 1, got {entry[2:6]}")
+    if not math.isfinite(entry.score):
+        raise RecordError(f"{where} must have a finite score, got {entry.score}")
