@@ -50,12 +50,14 @@ class LocationGrid:
         """
         top, left = divmod(upper_left, self.bins)
         bottom, right = divmod(lower_right, self.bins)
-        if left == right or top == bottom:
-            corners = (left, top, right + 1, bottom + 1)
-        else:
-            corners = (left + 0.5, top + 0.5, right + 0.5, bottom + 0.5)
-        x0, y0, x1, y1 = corners
-        return x0 / self.bins, y0 / self.bins, x1 / self.bins, y1 / self.bins
+        thin = left == right or top == bottom
+        near, far = (0.0, 1.0) if thin else (0.5, 0.5)
+        return (
+            (left + near) / self.bins,
+            (top + near) / self.bins,
+            (right + far) / self.bins,
+            (bottom + far) / self.bins,
+        )
 
     def encode(self, box: Box) -> tuple[int, int]:
         """Return (upper-left, lower-right) by the rule of transformers, which undoes `decode`.

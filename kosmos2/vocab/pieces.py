@@ -43,7 +43,7 @@ class Segmenter:
     """Finds the most probable pieces of a text."""
 
     def __init__(self, table: PieceTable) -> None:
-        document = {
+        document: dict[str, Any] = {
             "version": "1.0",
             "truncation": None,
             "padding": None,
@@ -81,6 +81,15 @@ class Segmenter:
             FoundPiece(id - 1, start, stop)
             for id, start, stop in zip(encoding.ids, starts, stops, strict=True)
         ]
+
+    def words(self, text: str) -> list[str]:
+        """Return the normalised words that a text is cut into before pieces are sought."""
+        text = _SURROGATE.sub("\ufffd", text)
+        if self._backend.normalizer is not None:
+            text = self._backend.normalizer.normalize_str(text)
+        if self._backend.pre_tokenizer is None:
+            return [text] if text else []
+        return [word for word, _ in self._backend.pre_tokenizer.pre_tokenize_str(text)]
 
 
 def spell(pieces: list[str]) -> str:
