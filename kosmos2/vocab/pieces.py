@@ -75,7 +75,7 @@ class Segmenter:
         starts = [start for start, _ in encoding.offsets]
         stops = [
             max(stop, start + len(text[start:until].rstrip()))
-            for (start, stop), until in zip(encoding.offsets, [*starts[1:], len(text)], strict=True)
+            for (start, stop), until in zip(encoding.offsets, [*starts, len(text)][1:], strict=True)
         ]
         return [
             FoundPiece(id - 1, start, stop)
