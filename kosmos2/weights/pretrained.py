@@ -1,0 +1,117 @@
+"""Names to ready models: the embedded one, a local path, a name on the hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from kosmos2.errors import WeightsError
+from kosmos2.model import Network
+from kosmos2.vocab.tokenizer import Tokenizer
+from kosmos2.weights import fairseq, huggingface
+from kosmos2.weights.tensors import sha256
+
+EMBEDDED = "embedded"
+EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "embedded"
+
+_HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+_SMALL_FILES = ("*.json", "sentencepiece.bpe.model", "dict.txt")
+_HUB_FAILURES = (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pretrained:
+    """A network with its weights, in evaluation mode, and the tokenizer it was trained with."""
+
+    network: Network
+    tokenizer: Tokenizer
+    name: str
+    """What was asked for: "embedded", a path or a name on the hub."""
+    files: tuple[Path, ...]
+    """The files that hold the weights."""
+
+    def sha256(self) -> Mapping[str, str]:
+        """Return file name -> checksum. Reads the files: seconds for the full-size model."""
+        return {path.name: sha256(path) for path in self.files}
+
+
+def load_pretrained(
+    name_or_path: str | Path = EMBEDDED, *, dtype: torch.dtype, device: torch.device
+) -> Pretrained:
+    """Return the model of that name: the embedded one, a folder, a `kosmos-2.pt`, a hub name."""
+    path = resolve(name_or_path)
+    if path.is_dir():
+        tokenizer = Tokenizer.from_folder(path)
+        network = huggingface.load(path, dtype=dtype, device=device)
+        files = huggingface.weight_files(path)
+    else:
+        tokenizer = Tokenizer.from_folder(path.parent)
+        network = fairseq.load(path, dtype=dtype, device=device)
+        files = (path,)
+    check_vocabulary(tokenizer, network.config.text.vocab_size, path)
+    return Pretrained(network=network, tokenizer=tokenizer, name=str(name_or_path), files=files)
+
+
+def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, path: Path) -> None:
+    """Refuse a tokenizer that is not the one of these weights."""
+    if tokenizer.vocabulary.size != vocab_size:
+        raise WeightsError(
+            f"{path}: the tokenizer has {tokenizer.vocabulary.size} tokens, the embedding "
+            f"{vocab_size} rows. Do the tokenizer files belong to these weights?"
+        )
+
+
+def resolve(name_or_path: str | Path) -> Path:
+    """Return the folder or `.pt` file of a name; downloads what only the hub has."""
+    if name_or_path == EMBEDDED:
+        if not (EMBEDDED_FOLDER / "config.json").is_file():
+            raise WeightsError(
+                f"this installation has no embedded model in {EMBEDDED_FOLDER}. "
+                "Reinstall kosmos2, or name a model folder or a hub model."
+            )
+        return EMBEDDED_FOLDER
+    path = Path(name_or_path).expanduser()
+    if path.is_dir() or (path.suffix == ".pt" and path.is_file()):
+        return path
+    if path.exists():
+        raise WeightsError(
+            f"{path} is neither a model folder nor a .pt file. For model.safetensors or "
+            "pytorch_model.bin name their folder, which also holds the sizes and the tokenizer."
+        )
+    hub_name = _HUB_NAME.fullmatch(name_or_path) if isinstance(name_or_path, str) else None
+    if hub_name is None:
+        raise WeightsError(
+            f"there is no file or folder {str(name_or_path)!r}, and it is no hub name either "
+            "(owner/model, or owner/model@revision). Say nothing for the embedded model."
+        )
+    return download(hub_name["name"], hub_name["revision"] or "main")
+
+
+def download(repository: str, revision: str) -> Path:
+    """Return the local folder of a hub model, downloaded once, with progress on stderr.
+
+    Files that are there already are used as they are, also without a connection.
+    """
+    try:
+        folder = _snapshot(repository, revision, (*_SMALL_FILES, "*.safetensors"))
+        if not huggingface.weight_files(folder):
+            folder = _snapshot(repository, revision, (*_SMALL_FILES, "*.bin"))
+    except _HUB_FAILURES as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise WeightsError(
+            f"cannot get {repository} (revision {revision}) from the hub: {reason} "
+            "There are three ways out: a connection and a name that exists (owner/model); "
+            "a folder downloaded elsewhere, named by its path; or the embedded model, which "
+            "needs no download."
+        ) from error
+    return folder
+
+
+def _snapshot(repository: str, revision: str, patterns: tuple[str, ...]) -> Path:
+    return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
