@@ -5,6 +5,7 @@ and counts a substring once per distinct word, so that a frequent word alone nev
 """
 
 import math
+import re
 import string
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ ALPHABET = (BLANK, *string.ascii_letters, *string.digits, *string.punctuation)
 """Always pieces, so that any English text can be written."""
 
 _LONGEST_PIECE = 16
-_LONGEST_WORD = 30
+_LONGEST_RUN = 30
 """Longer ones are learned from in parts: their probability would underflow."""
 _SHRINK = 0.75
 _ROUNDS_PER_SHRINK = 2
@@ -28,6 +29,8 @@ _LEAST_EXPECTED = 0.5
 _SEEDS_PER_PIECE = 10
 _BEHIND_THE_RAREST = 1.0
 """How much less probable than the rarest learned piece a letter is that the texts never need."""
+
+_RUN = re.compile(f"{BLANK}?(?:[^\\W\\d_]+|\\d+|[^\\w{BLANK}]+|_+)|{BLANK}")
 
 Scores = dict[str, float]
 Words = Mapping[str, int]
@@ -67,12 +70,17 @@ def _normalizer() -> dict[str, Any]:
 
 
 def _count_words(texts: Iterable[str], segmenter: Segmenter) -> Words:
-    """Return words with their counts in one fixed order, so that sums come out equal."""
+    """Return runs of one kind with their counts, in one fixed order, so that sums come out equal.
+
+    No piece mixes letters, digits and signs, as in sentencepiece: a phrase that ends before a full
+    stop has to end between two pieces.
+    """
     counts = Counter(
-        word[start : start + _LONGEST_WORD]
+        run[start : start + _LONGEST_RUN]
         for text in texts
         for word in segmenter.words(text)
-        for start in range(0, len(word), _LONGEST_WORD)
+        for run in _RUN.findall(word)
+        for start in range(0, len(run), _LONGEST_RUN)
     )
     return dict(sorted(counts.items()))
 

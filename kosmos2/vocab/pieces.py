@@ -14,6 +14,7 @@ BLANK = "▁"
 """How a piece spells a space."""
 _UNMATCHABLE = " "
 """The unknown piece's name inside the segmenter: no word contains a space, so no text spells it."""
+_VISIBLE = re.compile(r"\S*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -73,9 +74,10 @@ class Segmenter:
         text = _SURROGATE.sub("\ufffd", text)
         encoding = self._backend.encode(text, add_special_tokens=False)
         starts = [start for start, _ in encoding.offsets]
+        untils = [*starts, len(text)][1:]
         stops = [
-            max(stop, start + len(text[start:until].rstrip()))
-            for (start, stop), until in zip(encoding.offsets, [*starts, len(text)][1:], strict=True)
+            _end_of_visible(text, stop, until)
+            for (_, stop), until in zip(encoding.offsets, untils, strict=True)
         ]
         return [
             FoundPiece(id - 1, start, stop)
@@ -90,6 +92,13 @@ class Segmenter:
         if self._backend.pre_tokenizer is None:
             return [text] if text else []
         return [word for word, _ in self._backend.pre_tokenizer.pre_tokenize_str(text)]
+
+
+def _end_of_visible(text: str, start: int, until: int) -> int:
+    """Return where the characters that normalisation joined to a piece end."""
+    joined = _VISIBLE.match(text, start, max(start, until))
+    assert joined
+    return joined.end()
 
 
 def spell(pieces: list[str]) -> str:
