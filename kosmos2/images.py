@@ -15,12 +15,10 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, JpegImagePlugin
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from kosmos2.errors import ImageError
-
-Source: TypeAlias = Path | str | bytes | Image.Image | NDArray[Any]
 
 MAX_PIXELS = 178_956_970
 """The most pixels that are ever decoded: half a gigabyte as RGB, and the limit of Pillow itself."""
@@ -59,6 +57,9 @@ class Picture:
     height: int
 
 
+Source: TypeAlias = Path | str | bytes | Image.Image | NDArray[Any] | Picture
+
+
 def load(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return the upright RGB image of a path, encoded bytes, a PIL image or an array."""
     return open_picture(source, max_pixels=max_pixels).image
@@ -70,6 +71,8 @@ def open_picture(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
     An array has rows, columns and 1, 3 or 4 channels (or none); 8 or 16 bits, bool, or 0..1 floats.
     """
     match source:
+        case Picture():
+            return source
         case str() | Path():
             return _open_path(source, max_pixels)
         case bytes() | bytearray() | memoryview():
@@ -94,9 +97,14 @@ def preprocess(image: Image.Image, size: int) -> Tensor:
     if image.mode != "RGB":
         raise ImageError(f"preprocess needs an RGB image, got {image.mode}; use images.load first")
     square = image.resize((size, size), Image.Resampling.BICUBIC)
-    scaled = np.asarray(square, dtype=np.float32) / np.float32(255)
-    normal = (scaled - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
-    return torch.from_numpy(np.ascontiguousarray(normal.transpose(2, 0, 1)))
+    return normalise(torch.from_numpy(np.array(square).transpose(2, 0, 1).copy()))
+
+
+def normalise(pixels_CYX: Tensor) -> Tensor:
+    """Return float32 pixels of CLIP's mean and deviation for 8-bit ones, (..., 3, Y, X)."""
+    mean = torch.tensor(MEAN, device=pixels_CYX.device)[:, None, None]
+    std = torch.tensor(STD, device=pixels_CYX.device)[:, None, None]
+    return (pixels_CYX.float() / 255 - mean) / std
 
 
 def _open_path(source: Path | str, max_pixels: int) -> Picture:
@@ -141,7 +149,7 @@ def _identify(stream: IO[bytes], name: str) -> Image.Image:
         warnings.simplefilter("ignore")
         try:
             return Image.open(stream, formats=FORMATS)
-        except Image.UnidentifiedImageError:
+        except UnidentifiedImageError:
             raise ImageError(
                 f"{name}: this is no picture in a known format ({', '.join(FORMATS)})"
             ) from None
@@ -221,7 +229,7 @@ def _from_wide(values: NDArray[Any]) -> Image.Image:
     """Return grey pixels of 32 bits by the narrowest of the usual ranges that holds them."""
     low, high = float(values.min()), float(values.max())
     for top in (1, 255, 65_535) if values.dtype.kind == "f" else (255, 65_535):
-        if 0 <= low and high <= top:
+        if low >= 0 and high <= top:
             return _from_array((values / top).astype(np.float32))
     raise ImageError(
         f"grey values from {low:g} to {high:g} have no agreed brightness; scale them to 0..255"
@@ -250,9 +258,9 @@ def _to_eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     if kind == np.bool_:
         return pixels.astype(np.uint8) * np.uint8(255)
     if kind.kind == "u" and kind.itemsize == 2:
-        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return np.asarray((pixels.astype(np.uint32) + 128) // 257, np.uint8)
     if kind.kind == "f" and np.isfinite(pixels).all() and 0 <= pixels.min() <= pixels.max() <= 1:
-        return np.rint(pixels * 255).astype(np.uint8)
+        return np.asarray(np.rint(pixels * 255), np.uint8)
     raise ImageError(
         "a picture array holds uint8, uint16, bool or floats from 0 to 1, got "
         f"{kind} from {pixels.min()} to {pixels.max()}"

@@ -1,0 +1,5 @@
+"""`python -m kosmos2` is `kosmos2`."""
+
+from kosmos2.cli import main
+
+main()

@@ -1,0 +1,228 @@
+"""What can be asked of a picture, as values: a prompt, what may be answered, how it is read.
+
+Any mixture of questions runs in one batch; see `Kosmos2.answer`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from kosmos2 import tasks
+from kosmos2.api.replies import Answer, Caption, Description, Found, Reply, Trace
+from kosmos2.boxes import Box
+from kosmos2.engine import FREE, BoxConstraint, CaptionConstraint, Free
+from kosmos2.errors import RequestError
+from kosmos2.grounding.spans import GroundedText, Phrase
+from kosmos2.tasks import Demonstration, Prompt
+from kosmos2.vocab.locations import LocationGrid
+from kosmos2.vocab.special import Tag, Vocabulary
+from kosmos2.vocab.tokenizer import Symbol, Tokenizer
+
+ReplyT_co = TypeVar("ReplyT_co", bound=Reply, covariant=True)
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What the model wrote, as symbols; one score per token, for location tokens only."""
+
+    symbols: tuple[Symbol, ...]
+    scores: tuple[float | None, ...]
+    grid: LocationGrid
+    trace: Trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Question(Generic[ReplyT_co]):
+    prompt: Prompt
+    read: Callable[[Heard], ReplyT_co]
+    form: BoxConstraint | CaptionConstraint | None = None
+    """What an answer must look like; None: anything."""
+
+    @property
+    def asks_for_boxes(self) -> bool:
+        """Whether the prompt has `<grounding>`, without which the model rarely gives a box."""
+        return Tag.GROUNDING in self.prompt.segments
+
+
+def caption() -> Question[Caption]:
+    """One sentence whose phrases have boxes."""
+    return _free_text(tasks.caption())
+
+
+def caption_in_detail() -> Question[Caption]:
+    """A paragraph whose phrases have boxes."""
+    return _free_text(tasks.caption_in_detail())
+
+
+def plain_caption() -> Question[Caption]:
+    """One sentence without boxes."""
+    return _free_text(tasks.plain_caption())
+
+
+def plain_caption_in_detail() -> Question[Caption]:
+    """A paragraph without boxes."""
+    return _free_text(tasks.plain_caption_in_detail())
+
+
+def complete(markup: str) -> Question[Caption]:
+    """Whatever follows a prompt with tags in it, written as for Hugging Face's Kosmos-2."""
+    return _free_text(tasks.from_markup(markup))
+
+
+def ground(text: str, tokenizer: Tokenizer) -> Question[Caption]:
+    """The phrases of a given caption, chosen by the model, and their boxes."""
+    return _ground(tasks.ground(text), FREE, tokenizer)
+
+
+def ground_phrases(text: str, spans: Sequence[Span], tokenizer: Tokenizer) -> Question[Caption]:
+    """The boxes of given phrases of a caption: its characters [start, end), none overlapping.
+
+    A phrase that begins or ends inside a token grows to the token's border.
+    """
+    prompt = tasks.ground(text)
+    shift = len(text) - len(text.lstrip())  # the prompt's caption has no outer blanks
+    _, offsets = tokenizer.encode_text_with_offsets(prompt.subject)
+    token_spans = [
+        _tokens_of((start - shift, end - shift), prompt.subject, offsets)
+        for start, end in sorted(spans)
+    ]
+    if not token_spans:
+        raise RequestError("no phrases to ground; name some spans, or use ground()")
+    return _ground(prompt, tuple(token_spans), tokenizer)
+
+
+def spans_of(text: str, phrases: Sequence[str]) -> tuple[Span, ...]:
+    """Return where the phrases stand in a text, each searched for behind the one before it."""
+    spans, cursor = [], 0
+    for phrase in phrases:
+        start = text.find(phrase, cursor) if phrase.strip() else -1
+        if start < 0:
+            raise RequestError(
+                f"{phrase!r} does not occur in {text[cursor:]!r}; "
+                "copy the words from the caption and name them in its order"
+            )
+        cursor = start + len(phrase)
+        spans.append((start, cursor))
+    return tuple(spans)
+
+
+def find(phrase: str, vocabulary: Vocabulary) -> Question[Found]:
+    """The boxes of a phrase, and nothing else: at least one box, whatever the picture shows.
+
+    The score says whether to believe it. The references let the model go on writing after the
+    boxes; `complete("<grounding><phrase> ...</phrase>")` does that.
+    """
+    prompt = tasks.find(phrase)
+    return Question(
+        prompt=prompt,
+        form=BoxConstraint(vocabulary=vocabulary),
+        read=lambda heard: _read_found(prompt, heard),
+    )
+
+
+def describe(box: Box, grid: LocationGrid) -> Question[Description]:
+    """An expression that tells what is inside a box."""
+    prompt = tasks.describe(box, grid)
+
+    def read(heard: Heard) -> Description:
+        text = tasks.read_description(prompt, heard.symbols, heard.scores, heard.grid)
+        phrase = Phrase(start=0, end=len(text), boxes=(box,))
+        grounded = GroundedText(text=text, phrases=(phrase,))
+        return Description(grounded=grounded, trace=heard.trace, box=box)
+
+    return Question(prompt=prompt, read=read)
+
+
+def ask(question: str) -> Question[Answer]:
+    """A short answer in words."""
+    return _ask(tasks.ask(question), question)
+
+
+def ask_grounded(question: str) -> Question[Answer]:
+    """An answer that may point at things."""
+    return _ask(tasks.ask_grounded(question), question)
+
+
+def ask_about(question: str, words: str, box: Box, grid: LocationGrid) -> Question[Answer]:
+    """An answer to a question in which the first `words`, as whole words, mean a box."""
+    place = re.search(rf"(?<!\w){re.escape(words)}(?!\w)", question) if words.strip() else None
+    if place is None:
+        raise RequestError(
+            f"{words!r} does not occur in the question {question!r}; name the words that "
+            "stand for the box, such as 'the hat' in 'What colour is the hat?'"
+        )
+    phrase = Phrase(start=place.start(), end=place.end(), boxes=(box,))
+    prompt = tasks.ask_about(GroundedText(text=question, phrases=(phrase,)), grid)
+    return _ask(prompt, question)
+
+
+def few_shot(
+    examples: Sequence[Demonstration], question: Question[ReplyT_co], grid: LocationGrid
+) -> Question[ReplyT_co]:
+    """The question behind solved examples; it then needs their pictures too, before its own."""
+    return replace(question, prompt=tasks.few_shot(examples, question.prompt, grid))
+
+
+def _free_text(prompt: Prompt) -> Question[Caption]:
+    def read(heard: Heard) -> Caption:
+        grounded = tasks.read_text(prompt, heard.symbols, heard.scores, heard.grid)
+        return Caption(grounded=grounded, trace=heard.trace)
+
+    return Question(prompt=prompt, read=read)
+
+
+def _ground(
+    prompt: Prompt, spans: tuple[Span, ...] | Free, tokenizer: Tokenizer
+) -> Question[Caption]:
+    ids, offsets = tokenizer.encode_text_with_offsets(prompt.subject)
+    form = CaptionConstraint(caption_ids=tuple(ids), vocabulary=tokenizer.vocabulary, spans=spans)
+
+    def read(heard: Heard) -> Caption:
+        grounded = tasks.read_grounded_caption(
+            prompt, offsets, heard.symbols, heard.scores, heard.grid
+        )
+        return Caption(grounded=grounded, trace=heard.trace)
+
+    return Question(prompt=prompt, read=read, form=form)
+
+
+def _ask(prompt: Prompt, question: str) -> Question[Answer]:
+    def read(heard: Heard) -> Answer:
+        grounded = tasks.read_text(prompt, heard.symbols, heard.scores, heard.grid)
+        return Answer(grounded=grounded, trace=heard.trace, question=question)
+
+    return Question(prompt=prompt, read=read)
+
+
+def _read_found(prompt: Prompt, heard: Heard) -> Found:
+    found = tasks.read_found(prompt, heard.symbols, heard.scores, heard.grid)
+    boxes, scores = found.boxes, found.scores
+    if scores:
+        order = sorted(range(len(boxes)), key=lambda index: -scores[index])
+        boxes, scores = tuple(boxes[i] for i in order), tuple(scores[i] for i in order)
+    phrase = Phrase(start=0, end=len(found.phrase), boxes=boxes, scores=scores) if boxes else None
+    grounded = GroundedText(
+        text=found.phrase, phrases=(phrase,) if phrase else (), malformed=found.malformed
+    )
+    return Found(grounded=grounded, trace=heard.trace, phrase=found.phrase)
+
+
+def _tokens_of(span: Span, text: str, offsets: Sequence[Span]) -> Span:
+    """Return the tokens [first, stop) that the visible characters of a span lie in."""
+    start, end = span
+    if not 0 <= start < end <= len(text) or not text[start:end].strip():
+        raise RequestError(
+            f"phrase [{start}, {end}) is not inside the caption, or is empty; "
+            f"the caption has {len(text)} characters: {text[:80]!r}"
+        )
+    end = start + len(text[start:end].rstrip())
+    start += len(text[start:end]) - len(text[start:end].lstrip())
+    inside = [n for n, (first, stop) in enumerate(offsets) if first < end and stop > start]
+    if not inside:
+        raise RequestError(f"{text[start:end]!r} has no letter that the vocabulary can read")
+    return inside[0], inside[-1] + 1
