@@ -164,11 +164,11 @@ def write(
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         _write_record(archive, "data.pkl", pickled.getbuffer())
         _write_record(archive, "byteorder", b"little")
-        for name, lazy in model.items():
-            if name != ORIGINAL.tied:
-                tensor = (extra if name in extra.state else source).read(name)
-                _write_record(archive, f"data/{lazy.key}", _bytes(tensor))
-                on_tensor(name)
+        for name, lazy in tensors.items():
+            _write_record(archive, f"data/{lazy.key}", _bytes(source.read(name)))
+            on_tensor(name)
+        for name, tensor in extra.state.items():
+            _write_record(archive, f"data/{model[name].key}", _bytes(tensor))
         _write_record(archive, "version", b"3\n")
     partial.replace(path)
 

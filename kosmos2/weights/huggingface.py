@@ -5,6 +5,7 @@ model.safetensors          or shards with model.safetensors.index.json,
                            or pytorch_model.bin, or its shards with their index
 generation_config.json     how the reference generates (written, not read)
 preprocessor_config.json   how transformers prepares pictures for it (written, not read)
+processor_config.json      the number of its location tokens (written, not read)
 tokenizer.json ...         see `vocab.tokenizer`
 """
 
@@ -235,6 +236,10 @@ def write(
             "max_new_tokens": 128, "no_repeat_ngram_size": 3,
         },
         "preprocessor_config.json": format_preprocessor(config.vision.image_size),
+        "processor_config.json": {
+            "processor_class": "Kosmos2Processor",
+            "num_patch_index_tokens": tokenizer.vocabulary.num_locations,
+        },
     }  # fmt: skip
     for name, content in files.items():
         text = json.dumps(content, indent=2) + "\n"

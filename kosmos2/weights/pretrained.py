@@ -12,10 +12,11 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from kosmos2.errors import WeightsError
-from kosmos2.model import Network
+from kosmos2.model import ModelConfig, Network
 from kosmos2.vocab.tokenizer import Tokenizer
 from kosmos2.weights import fairseq, huggingface
-from kosmos2.weights.tensors import sha256
+from kosmos2.weights.mapping import HUGGINGFACE, ORIGINAL, Layout
+from kosmos2.weights.tensors import TensorSource, assemble, sha256
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "embedded"
@@ -45,26 +46,53 @@ def load_pretrained(
     name_or_path: str | Path = EMBEDDED, *, dtype: torch.dtype, device: torch.device
 ) -> Pretrained:
     """Return the model of that name: the embedded one, a folder, a `kosmos-2.pt`, a hub name."""
-    path = resolve(name_or_path)
+    checkpoint = open_checkpoint(resolve(name_or_path))
+    tokenizer = checkpoint.read_tokenizer()
+    network = assemble(
+        checkpoint.config, checkpoint.layout, checkpoint.source, dtype=dtype, device=device
+    )
+    return Pretrained(
+        network=network, tokenizer=tokenizer, name=str(name_or_path), files=checkpoint.files
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A model on disk, opened but not read."""
+
+    folder: Path
+    """Where the tokenizer's files are."""
+    config: ModelConfig
+    layout: Layout
+    source: TensorSource
+    files: tuple[Path, ...]
+
+    def read_tokenizer(self) -> Tokenizer:
+        """Return the tokenizer; refuses one that is not of these weights."""
+        tokenizer = Tokenizer.from_folder(self.folder)
+        if tokenizer.vocabulary.size != self.config.text.vocab_size:
+            raise WeightsError(
+                f"{self.folder}: the tokenizer has {tokenizer.vocabulary.size} tokens, the "
+                f"embedding {self.config.text.vocab_size} rows. Do the tokenizer's files belong "
+                "to these weights?"
+            )
+        return tokenizer
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Return what is in a model folder or a fairseq file."""
     if path.is_dir():
-        tokenizer = Tokenizer.from_folder(path)
-        network = huggingface.load(path, dtype=dtype, device=device)
-        files = huggingface.weight_files(path)
-    else:
-        tokenizer = Tokenizer.from_folder(path.parent)
-        network = fairseq.load(path, dtype=dtype, device=device)
-        files = (path,)
-    check_vocabulary(tokenizer, network.config.text.vocab_size, path)
-    return Pretrained(network=network, tokenizer=tokenizer, name=str(name_or_path), files=files)
-
-
-def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, path: Path) -> None:
-    """Refuse a tokenizer that is not the one of these weights."""
-    if tokenizer.vocabulary.size != vocab_size:
-        raise WeightsError(
-            f"{path}: the tokenizer has {tokenizer.vocabulary.size} tokens, the embedding "
-            f"{vocab_size} rows. Do the tokenizer files belong to these weights?"
+        return Checkpoint(
+            folder=path,
+            config=huggingface.read_config(path),
+            layout=HUGGINGFACE,
+            source=huggingface.open_tensors(path),
+            files=huggingface.weight_files(path),
         )
+    config, source = fairseq.open_container(path)
+    return Checkpoint(
+        folder=path.parent, config=config, layout=ORIGINAL, source=source, files=(path,)
+    )
 
 
 def resolve(name_or_path: str | Path) -> Path:

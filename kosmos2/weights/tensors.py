@@ -187,13 +187,17 @@ def assemble(
     """
     with torch.device("meta"):
         network = Network(config)
-    shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
-    sources = match_source(layout, source, shapes)
+    sources = match_source(layout, source, parameter_shapes(network))
     state = {
         ours: source.read(theirs).to(device=device, dtype=dtype) for ours, theirs in sources.items()
     }
     network.load_state_dict(state, strict=True, assign=True)
     return network.eval()
+
+
+def parameter_shapes(network: Network) -> dict[str, Shape]:
+    """Return the shape of every parameter."""
+    return {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
 
 
 def match_source(
@@ -202,6 +206,9 @@ def match_source(
     """Return our parameter -> tensor, complete, with a second embedding matrix compared."""
     specs = source.specs
     matched = match(layout, {name: spec.shape for name, spec in specs.items()}, parameters)
+    for name in matched.sources.values():
+        if not specs[name].dtype.is_floating_point:
+            raise WeightsError(f"{name} holds {specs[name].dtype}, not floating-point numbers")
     if matched.tied is not None:
         embedding = matched.sources[EMBEDDING]
         if not torch.equal(source.read(matched.tied), source.read(embedding)):
