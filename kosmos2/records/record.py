@@ -11,7 +11,7 @@ exclusive, corners as shares of the picture. What else a record carries goes thr
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 from kosmos2.boxes import Box
 from kosmos2.errors import RecordError
@@ -109,23 +109,23 @@ class GroundedRecord:
         return GroundedText(text=self.caption, phrases=tuple(phrases))
 
 
-def _entries(where: str, rows: Any) -> tuple[Grounded, ...]:
+def _entries(where: str, rows: object) -> tuple[Grounded, ...]:
     if not isinstance(rows, Sequence) or isinstance(rows, str):
         raise RecordError(f"{where} must be a list of 7-number lists, got {rows!r}")
     return tuple(_entry(f"{where}[{number}]", row) for number, row in enumerate(rows))
 
 
-def _entry(where: str, row: Any) -> Grounded:
+def _entry(where: str, row: object) -> Grounded:
     if not isinstance(row, Sequence) or len(row) != 7 or not all(map(_is_number, row)):
         raise RecordError(f"{where} must be [start, end, x0, y0, x1, y1, score], got {row!r}")
     return Grounded(_whole(where, row[0]), _whole(where, row[1]), *row[2:])
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _whole(where: str, value: Any) -> int:
+def _whole(where: str, value: object) -> int:
     if not _is_number(value) or value != math.floor(value):
         raise RecordError(f"{where} must be a whole number, got {value!r}")
     return int(value)

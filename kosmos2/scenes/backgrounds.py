@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from kosmos2.scenes.gallery import Pixels
 
@@ -23,19 +23,19 @@ def procedural(size: int, rng: Generator) -> Pixels:
 
 
 def photographed(photos: Sequence[Pixels], size: int, rng: Generator) -> Pixels:
-    """Return a random crop of a photograph, out of focus like the back of a portrait."""
+    """Return a random crop of a photograph."""
     photo = photos[int(rng.integers(len(photos)))]
     height, width = photo.shape[:2]
-    side = int(min(height, width) * rng.uniform(0.5, 1.0))
+    side = int(min(height, width) * rng.uniform(0.6, 1.0))
     x, y = int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))
-    crop = Image.fromarray(photo[y : y + side, x : x + side]).resize((size, size))
-    return np.asarray(crop.filter(ImageFilter.GaussianBlur(size * 0.02)))
+    crop = Image.fromarray(np.ascontiguousarray(photo[y : y + side, x : x + side]))
+    return np.asarray(crop.resize((size, size)))
 
 
 def _colour(rng: Generator) -> NDArray[np.float64]:
     """Return a colour; pale ones are the more frequent."""
     base = rng.uniform(30, 255, 3)
-    return base + (235 - base) * rng.uniform(0, 0.9)
+    return np.asarray(base + (235 - base) * rng.uniform(0, 0.9))
 
 
 def _grid() -> NDArray[np.float64]:
@@ -45,7 +45,7 @@ def _grid() -> NDArray[np.float64]:
 def _gradient(rng: Generator) -> NDArray[np.float64]:
     angle = rng.uniform(0, 2 * np.pi)
     along = _grid() @ np.array([np.cos(angle), np.sin(angle)]) / 1.42 + 0.5
-    return _colour(rng) * (1 - along[..., None]) + _colour(rng) * along[..., None]
+    return np.asarray(_colour(rng) * (1 - along[..., None]) + _colour(rng) * along[..., None])
 
 
 def _noise(rng: Generator) -> NDArray[np.float64]:
@@ -62,7 +62,7 @@ def _horizon(rng: Generator) -> NDArray[np.float64]:
     sky = _colour(rng) + (255 - _colour(rng)) * (y + 0.5) * 0.4
     ground = _colour(rng) * (0.7 + 0.3 * (y + 0.5))
     below = np.clip((y - height) * _COARSE, 0, 1)
-    return sky * (1 - below) + ground * below
+    return np.asarray(sky * (1 - below) + ground * below)
 
 
 def _texture(rng: Generator) -> NDArray[np.float64]:
@@ -73,4 +73,5 @@ def _texture(rng: Generator) -> NDArray[np.float64]:
     if rng.random() < 0.5:
         wave = wave * np.sin(2 * np.pi * frequency * across)
     strength = rng.uniform(8, 28)
-    return _colour(rng) + strength * wave[..., None] + rng.normal(0, 5, (_COARSE, _COARSE, 1))
+    noise = rng.normal(0, 5, (_COARSE, _COARSE, 1))
+    return np.asarray(_colour(rng) + strength * wave[..., None] + noise)

@@ -5,7 +5,7 @@ construction. Nothing here knows words beyond nouns and colour names.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,7 +53,8 @@ class Layer:
 
     @property
     def area(self) -> int:
-        return self.pixels.shape[0] * self.pixels.shape[1]
+        height, width = self.pixels.shape[:2]
+        return int(height * width)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,10 +114,7 @@ def plan_groups(
 
 def draw_groups(plans: Sequence[Plan], size: int, rng: Generator) -> tuple[Drawn, ...] | None:
     """Return the groups in place, largest total area first; None when they do not fit."""
-    cut = [
-        [_cut(sprite, side * size, plan.colour, rng) for sprite, side in _things(plan)]
-        for plan in plans
-    ]
+    cut = [_cut_group(plan, size, rng) for plan in plans]
     order = sorted(
         ((group, thing) for group, things in enumerate(cut) for thing in range(len(things))),
         key=lambda key: -cut[key[0]][key[1]].area,
@@ -207,19 +205,26 @@ def _side_ranges(
     return [fitting[int(rng.integers(len(fitting)))] for _ in range(num_groups)]
 
 
-def _things(plan: Plan) -> Iterator[tuple[Sprite, float]]:
-    return zip(plan.sprites, plan.sides, strict=True)
+def _cut_group(plan: Plan, size: int, rng: Generator) -> list[Layer]:
+    """Return the group's things scaled, tilted, perhaps flipped, each at the origin."""
+    painted: dict[tuple[int, int], Pixels] = {}
+    layers = []
+    for sprite, side in zip(plan.sprites, plan.sides, strict=True):
+        level = sprite.level(side * size)
+        if plan.colour is not None:
+            assert sprite.hue is not None
+            key = (id(sprite), level.shape[0])
+            if key not in painted:
+                painted[key] = recoloured(level, sprite.hue, COLOURS[plan.colour])
+            level = painted[key]
+        layers.append(_cut(level, side * size, rng))
+    return layers
 
 
-def _cut(sprite: Sprite, side: float, colour: str | None, rng: Generator) -> Layer:
-    """Return the drawing scaled, tilted, perhaps flipped, at the origin."""
+def _cut(drawing: Pixels, side: float, rng: Generator) -> Layer:
     angle = math.radians(rng.uniform(-MAX_TILT, MAX_TILT))
     flip = -1 if rng.random() < 0.5 else 1
-    level = next((x for x in reversed(sprite.levels) if max(x.shape) >= side), sprite.levels[0])
-    if colour is not None:
-        assert sprite.hue is not None
-        level = recoloured(level, sprite.hue, COLOURS[colour])
-    pixels = _transformed(level, side, angle, flip)
+    pixels = _transformed(drawing, side, angle, flip)
     visible = pixels[..., 3] >= VISIBLE
     rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
     cut = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -227,19 +232,18 @@ def _cut(sprite: Sprite, side: float, colour: str | None, rng: Generator) -> Lay
 
 
 def _transformed(pixels: Pixels, side: float, angle: float, flip: int) -> Pixels:
-    height, width = pixels.shape[:2]
+    height, width = pixels.shape[0] - 2, pixels.shape[1] - 2  # without the clear border
     cos, sin = math.cos(angle), math.sin(angle)
     full_width = width * cos + height * abs(sin)
     full_height = height * cos + width * abs(sin)
     scale = side / max(full_width, full_height)
     out_width, out_height = math.ceil(full_width * scale) + 2, math.ceil(full_height * scale) + 2
-    # PIL wants the way from a pixel of the result back to one of the source; the source has a
-    # border of one clear pixel, so that its edges fade instead of breaking off.
+    # PIL wants the way from a pixel of the result back to one of the source; the clear border
+    # of the source lets its edges fade instead of breaking off.
     a, b, d, e = flip * cos / scale, flip * sin / scale, -sin / scale, cos / scale
     c = width / 2 + 1 - a * out_width / 2 - b * out_height / 2
     f = height / 2 + 1 - d * out_width / 2 - e * out_height / 2
-    bordered = np.pad(pixels, ((1, 1), (1, 1), (0, 0)))
-    image = Image.fromarray(bordered).transform(
+    image = Image.fromarray(pixels).transform(
         (out_width, out_height),
         Image.Transform.AFFINE,
         (a, b, c, d, e, f),
@@ -280,7 +284,8 @@ def _darken(
 ) -> None:
     height, width = layer.pixels.shape[:2]
     reach = max(1, max(height, width) // 12)
-    alpha = np.pad(layer.pixels[..., 3], reach)
+    alpha = np.zeros((height + 2 * reach, width + 2 * reach), np.uint8)
+    alpha[reach:-reach, reach:-reach] = layer.pixels[..., 3]
     small = Image.fromarray(alpha).reduce(2)
     soft = small.filter(ImageFilter.BoxBlur(reach / 3)).resize(alpha.shape[::-1])
     x0, y0 = layer.x - reach // 2, layer.y  # down and a little to the right

@@ -27,7 +27,7 @@ OWN_COLOUR_SHARE = 0.45
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sprite:
-    """One drawing, trimmed to its alpha box, at falling sizes."""
+    """One drawing, trimmed to its alpha box, at falling sizes; a clear pixel all round each."""
 
     levels: tuple[Pixels, ...]
     hue: int | None
@@ -36,13 +36,19 @@ class Sprite:
     @classmethod
     def from_rgba(cls, image: Image.Image, *, side: int) -> "Sprite":
         """Return the sprite whose largest level has `side` pixels at its longer side."""
-        levels = []
+        levels: list[Pixels] = []
         while not levels or side >= SMALLEST_LEVEL:
             scale = side / max(image.size)
             size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-            levels.append(np.asarray(image.resize(size, Image.Resampling.BOX)))
+            small = np.asarray(image.resize(size, Image.Resampling.BOX))
+            levels.append(np.pad(small, ((1, 1), (1, 1), (0, 0))))
             side //= 2
         return cls(tuple(levels), _own_hue(levels[-1]))
+
+    def level(self, side: float) -> Pixels:
+        """Return the smallest pixels that need not be enlarged to this side, or the largest."""
+        fitting = (x for x in reversed(self.levels) if max(x.shape) - 2 >= side)
+        return next(fitting, self.levels[0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from kosmos2.boxes import Box
 from kosmos2.grounding.spans import GroundedText
-from kosmos2.records.record import GroundedRecord, Grounded
+from kosmos2.records.record import Grounded, GroundedRecord
 from kosmos2.scenes.gallery import Pixels
 
 

@@ -20,7 +20,7 @@ def split_number(split: str) -> int:
     """Return the number that keeps the random streams of the splits apart."""
     if split not in SPLITS:
         raise SceneError(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
-    return SPLITS.index(split)  # type: ignore[arg-type]
+    return SPLITS.index(split)
 
 
 def check_styles(split: str, styles: tuple[str, ...]) -> None:

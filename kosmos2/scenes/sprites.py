@@ -20,6 +20,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -30,7 +31,7 @@ from kosmos2.scenes.nouns import all_nouns
 try:
     import resvg_py
 except ImportError:  # only `prepare` needs it, and it says so
-    resvg_py = None
+    resvg_py = None  # type: ignore[assignment]
 
 SIDE = 256
 ARCHIVE = "sprites.zip"
@@ -64,17 +65,19 @@ HELD_OUT_STYLES = ("twemoji", "openmoji")
 """Tested on, never trained on; OpenMoji's licence also keeps it out of everything we ship."""
 
 PHOTO_PACKAGE = ("scikit-image", "0.26.0")
-PHOTOS = (
-    "astronaut.png",
-    "brick.png",
-    "camera.png",
-    "chelsea.png",
-    "coffee.png",
-    "grass.png",
-    "gravel.png",
-    "rocket.jpg",
-)
-"""Public domain or CC0 by the docstrings of the package; backgrounds of the tests alone."""
+PHOTOS = {
+    "brick.png": (0.0, 0.0, 1.0, 1.0),
+    "camera.png": (0.68, 0.05, 1.0, 0.6),
+    "clock_motion.png": (0.0, 0.0, 1.0, 1.0),
+    "coffee.png": (0.8, 0.0, 1.0, 1.0),
+    "grass.png": (0.0, 0.0, 1.0, 1.0),
+    "gravel.png": (0.0, 0.0, 1.0, 1.0),
+    "hubble_deep_field.jpg": (0.0, 0.0, 1.0, 1.0),
+    "rocket.jpg": (0.05, 0.0, 0.45, 0.8),
+}
+"""File → the window of it that shows nothing a caption would have to name (table, sky, ground).
+
+Public domain or CC0 by the docstrings of the package; backgrounds of the tests alone."""
 
 
 def default_cache() -> Path:
@@ -194,14 +197,14 @@ def _noto_icons(source: Path) -> dict[str, str]:
         return dict(_json(package, "package/chars.json"))
 
 
-def _json(package: tarfile.TarFile, name: str) -> dict[str, dict[str, dict[str, str]]]:
+def _json(package: tarfile.TarFile, name: str) -> dict[str, Any]:
     stream = package.extractfile(name)
     assert stream is not None
-    content: dict[str, dict[str, dict[str, str]]] = json.load(stream)
+    content: dict[str, Any] = json.load(stream)
     return content
 
 
-def _rasterise(icons: dict[str, dict[str, dict[str, str]]], name: str) -> Image.Image:
+def _rasterise(icons: dict[str, Any], name: str) -> Image.Image:
     """Draw an icon of an Iconify set: its own view box, else the one of the set."""
     while name not in icons["icons"]:
         name = icons["aliases"][name]["parent"]
@@ -227,10 +230,13 @@ def _trimmed(image: Image.Image) -> Image.Image:
 
 def _photos(wheel: Path) -> Iterator[tuple[str, Image.Image]]:
     with zipfile.ZipFile(wheel) as archive:
-        for name in PHOTOS:
+        for name, (x0, y0, x1, y1) in PHOTOS.items():
             photo = Image.open(io.BytesIO(archive.read(f"skimage/data/{name}"))).convert("RGB")
-            photo.thumbnail((512, 512))
-            yield name, photo
+            width, height = photo.size
+            window = (round(x0 * width), round(y0 * height), round(x1 * width), round(y1 * height))
+            cut = photo.crop(window)
+            cut.thumbnail((512, 512))
+            yield name, cut
 
 
 def _store(archive: zipfile.ZipFile, name: str, image: Image.Image) -> None:
