@@ -1,6 +1,5 @@
 """What every test may use: made in-process, no network. Boxes come from `st.from_type(Box)`."""
 
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,18 @@ from hypothesis import strategies as st
 from kosmos2.boxes import Box
 from kosmos2.vocab.tokenizer import Tokenizer, train_tokenizer
 
+_SENTENCES = """
+An image of a snowman warming himself by a fire.
+An image of two happy dogs and a sleepy cat in front of a wooden house.
+An image of a small red car next to a large green tree.
+Describe this image in detail: The image features a yellow bird on a black table.
+Question: What is to the left of the white horse? Answer: A blue ball.
+Question: What is behind the old chair? Answer: A silver bottle and three apples.
+It is the huge elephant under the orange umbrella, near the tiny giraffe.
+A young man in a striped hat is above the river. Children play below the mountain.
+There are 12 airplanes, 3 bicycles and a guitar beside the golden window.
+A woman's purple flower is inside the kitchen between a banana and a camera.
+"""
 _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 _FRACTIONS = st.one_of(
@@ -40,29 +51,5 @@ def real_tokenizer(shared_data: Path) -> Tokenizer:
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> Tokenizer:
     """Some 200 pieces that know a few English words, and a location grid of 8x8."""
-    return train_tokenizer(tiny_texts(), num_pieces=400, bins=8)
-
-
-def tiny_texts() -> list[str]:
-    counts = ("a", "the", "two", "three", "an image of")
-    colours = (*"red green blue yellow white black brown purple orange golden silver".split(),)
-    sizes = (*"small large tiny huge happy sleepy old young wooden plastic striped".split(),)
-    nouns = (
-        *"dog cat snowman fire ball car tree house bird horse apple table chair bottle "
-        "umbrella giraffe elephant bicycle airplane guitar pencil mountain river sandwich "
-        "banana camera kitchen window garden flower".split(),
-    )
-    places = (
-        *"next to|in front of|behind|above|below|to the left of|to the right of|beside|on|"
-        "under|near|inside|between|warming himself by".split("|"),
-    )
-    texts = [
-        f"{count} {size} {colour} {noun} {place} the {other}."
-        for (count, colour, noun), size, place, other in zip(
-            product(counts, colours, nouns), sizes * 200, places * 200, nouns * 100, strict=False
-        )
-    ]
-    questions = [
-        f"Question: What is {place} the {noun}? Answer:" for place, noun in zip(places, nouns)
-    ]
-    return [*texts, *questions, "Describe this image in detail:", "It is a picture."]
+    sentences = [line.strip() for line in _SENTENCES.strip().splitlines()]
+    return train_tokenizer(sentences * 2, num_pieces=400, bins=8)

@@ -31,14 +31,13 @@ class LocationGrid:
                 f"cells need to be in 0..{last} for a grid of {self.bins}x{self.bins}, "
                 f"got ({upper_left}, {lower_right})"
             )
-        corners = self.decode_corners(upper_left, lower_right)
-        x0, y0, x1, y1 = corners
-        if x0 > x1 or y0 > y1:
+        # Compared by cell: the corners of a thin pair that is swapped by one cell coincide.
+        if upper_left % self.bins > lower_right % self.bins or upper_left > lower_right:
             raise BoxError(
                 f"the lower-right cell {lower_right} lies left of or above the upper-left cell "
                 f"{upper_left} in a grid of {self.bins}x{self.bins}"
             )
-        return Box(*corners)
+        return Box(*self.decode_corners(upper_left, lower_right))
 
     def decode_corners(
         self, upper_left: int, lower_right: int
@@ -65,8 +64,8 @@ class LocationGrid:
         Unlike there, boxes without width or height are welcome, and no cell is ever outside.
         """
         return self._cells(
-            (math.floor(box.x0 * self.bins), math.floor(box.y0 * self.bins)),
-            (math.ceil(box.x1 * self.bins - 1), math.ceil(box.y1 * self.bins - 1)),
+            (math.floor(self._scaled(box.x0)), math.floor(self._scaled(box.y0))),
+            (math.ceil(self._scaled(box.x1) - 1), math.ceil(self._scaled(box.y1) - 1)),
         )
 
     def encode_as_trained(self, box: Box) -> tuple[int, int]:
@@ -75,13 +74,16 @@ class LocationGrid:
         A lower-right corner on the edge between two cells goes to the farther one, so this does not
         undo `decode` for boxes one cell wide or high.
         """
+        right, bottom = min(box.x1, _JUST_INSIDE), min(box.y1, _JUST_INSIDE)
         return self._cells(
-            (math.floor(box.x0 * self.bins), math.floor(box.y0 * self.bins)),
-            (
-                math.floor(min(box.x1, _JUST_INSIDE) * self.bins),
-                math.floor(min(box.y1, _JUST_INSIDE) * self.bins),
-            ),
+            (math.floor(self._scaled(box.x0)), math.floor(self._scaled(box.y0))),
+            (math.floor(self._scaled(right)), math.floor(self._scaled(bottom))),
         )
+
+    def _scaled(self, fraction: float) -> float:
+        """Return the fraction in cells, exact on edges also where bins is no power of two."""
+        edge = round(fraction * self.bins)
+        return float(edge) if edge / self.bins == fraction else fraction * self.bins
 
     def _cells(self, upper_left: tuple[int, int], lower_right: tuple[int, int]) -> tuple[int, int]:
         last = self.bins - 1
