@@ -23,6 +23,7 @@ from kosmos2.engine.sampling import (
 )
 from kosmos2.errors import RequestError, VocabularyError
 from kosmos2.model import Cache, Network, causal_mask, positions_of
+from kosmos2.model.decoder import PADDING_ID
 from kosmos2.vocab.special import Vocabulary
 
 
@@ -46,25 +47,37 @@ class Engine:
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Return the answers, in order; all requests run together as one batch."""
-        rows = [_Row(request, self.vocabulary) for request in requests]
+        rows = [self._row(request) for request in requests]
         for _ in self._run(rows):
             pass
         return [row.generation() for row in rows]
 
     def stream(self, request: Request) -> Generator[Step, None, Generation]:
-        """Yield each new token when it is chosen; return the whole answer."""
-        row = _Row(request, self.vocabulary)
+        """Yield each new token when it is chosen; return the whole answer (`yield from`)."""
+        return self._stream(self._row(request))
+
+    def _stream(self, row: _Row) -> Generator[Step, None, Generation]:
         for _ in self._run([row]):
-            if row.steps and row.stop is not StopReason.EOS:
+            if row.stop is not StopReason.EOS:
                 yield row.steps[-1]
         return row.generation()
+
+    def _row(self, request: Request) -> _Row:
+        self._check_mode()
+        _check_ids(request.ids, self.vocabulary)
+        width = self.network.config.text.width
+        if request.latents_NQD is not None and request.latents_NQD.shape[-1] != width:
+            raise RequestError(
+                f"this model reads image vectors of width {width}, "
+                f"got {request.latents_NQD.shape[-1]}. Encode the pictures with the same model."
+            )
+        return _Row(request, self.vocabulary)
 
     @torch.inference_mode()
     def _run(self, rows: Sequence[_Row]) -> Iterator[None]:
         """Choose one token for every live row, then yield; until no row lives."""
         if not rows:
             return
-        self._check_mode()
         batch = _Batch(self.network, self.vocabulary, [row.request for row in rows])
         logits_BV = batch.prefill()
         while True:
@@ -116,7 +129,6 @@ class _Row:
     """A request on its way to a generation."""
 
     def __init__(self, request: Request, vocabulary: Vocabulary) -> None:
-        _check_ids(request, vocabulary)
         self.request = request
         self.steps: list[Step] = []
         self.stop: StopReason | None = None
@@ -200,9 +212,7 @@ class _Batch:
         self._keep_BS = torch.ones(len(requests), capacity, dtype=torch.bool, device=self._device)
         for row, request in enumerate(requests):
             self._keep_BS[row, : self._width - len(request.ids)] = False
-        lengths = [len(request.ids) for request in requests]
         self._next_B = positions_of(self._keep_BS[:, : self._width])[:, -1] + 1
-        assert self._next_B.tolist() == [length + 2 for length in lengths]
 
     def prefill(self) -> Tensor:
         """Read all prompts; return logits_BV of the next token."""
@@ -217,9 +227,11 @@ class _Batch:
         """Read one more token of each row; return logits_BV of the next."""
         ids_BT = torch.tensor(ids, device=self._device)[:, None]
         keep_BS = self._keep_BS[:, : self._cache.length + 1]
+        # Only under NoRepeat.TRANSFORMERS can padding be chosen; there it has padding's position.
+        positions_BT = torch.where(ids_BT == self._pad, PADDING_ID, self._next_B[:, None])
         hidden_BTD = self._network.decode(
             self._network.embed(ids_BT),
-            self._next_B[:, None],
+            positions_BT,
             causal_mask(keep_BS, 1),
             self._cache,
         )
@@ -248,14 +260,14 @@ class _Batch:
         return ids_BT, torch.tensor(masks, device=self._device), torch.cat(present)
 
 
-def _check_ids(request: Request, vocabulary: Vocabulary) -> None:
-    outside = [id for id in request.ids if not 0 <= id < vocabulary.size]
+def _check_ids(ids: Sequence[int], vocabulary: Vocabulary) -> None:
+    outside = [id for id in ids if not 0 <= id < vocabulary.size]
     if outside:
         raise RequestError(
             f"the vocabulary has the ids 0 to {vocabulary.size - 1}, the prompt has {outside}"
         )
-    if vocabulary.pad in request.ids:
+    if vocabulary.pad in ids:
         raise RequestError(
-            f"the prompt has the padding id {vocabulary.pad} at index "
-            f"{request.ids.index(vocabulary.pad)}. Pass prompts without padding."
+            f"the prompt has the padding id {vocabulary.pad} at index {ids.index(vocabulary.pad)}. "
+            "Pass prompts without padding."
         )
