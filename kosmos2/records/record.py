@@ -5,7 +5,8 @@
      "ref_exps": [[0, 32, 0.019, 0.028, 0.959, 0.969, 0.675]], "url": "...", "key": "..."}
 
 A span entry is [start, end, x_min, y_min, x_max, y_max, score]: characters with the end
-exclusive, corners as shares of the picture. What else a record carries goes through unchanged.
+exclusive, corners as shares of the picture. A view is null where nobody knows its boxes. What
+else a record carries goes through unchanged.
 """
 
 import math
@@ -18,6 +19,9 @@ from kosmos2.errors import RecordError
 from kosmos2.grounding.spans import GroundedText, Phrase
 
 View = Literal["noun_chunks", "ref_exps"]
+
+_NEEDED = ("caption", "noun_chunks", "ref_exps")
+_WHERE_KNOWN = ("id", "image", "width", "height")
 
 
 class Grounded(NamedTuple):
@@ -38,62 +42,62 @@ class Grounded(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroundedRecord:
-    id: int | str
     caption: str
-    width: int
-    height: int
-    noun_chunks: tuple[Grounded, ...]
-    ref_exps: tuple[Grounded, ...]
-    image: str = ""
-    """A path or a `scene:` reference; empty in records that have a url alone."""
+    noun_chunks: tuple[Grounded, ...] | None
+    """None: not known, as against () for none."""
+    ref_exps: tuple[Grounded, ...] | None
+    id: int | str | None = None
+    width: int | None = None
+    height: int | None = None
+    image: str | None = None
+    """A path or a `scene:` reference; None in records that have a url alone."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Every other field of the source (key, url, clip similarities, ...), unchanged."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.caption, str):
-            raise RecordError(f"record {self.id}: caption must be text, got {self.caption!r}")
         for name in ("width", "height"):
-            if (value := getattr(self, name)) < 1:
+            value = getattr(self, name)
+            if value is not None and value < 1:
                 raise RecordError(f"record {self.id}: {name} must be at least 1, got {value}")
         for view in ("noun_chunks", "ref_exps"):
-            for number, entry in enumerate(getattr(self, view)):
+            for number, entry in enumerate(getattr(self, view) or ()):
                 _check_entry(f"record {self.id}: {view}[{number}]", entry, len(self.caption))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "GroundedRecord":
         """Return the record of a JSON object; span ends may be floats, as parquet gives them."""
-        name = fields.get("id", "without id")
-        own = ("id", "caption", "width", "height", "noun_chunks", "ref_exps")
-        if missing := [key for key in own if key not in fields]:
-            raise RecordError(f"record {name}: missing {missing}, got {sorted(fields)}")
+        where = f"record {fields.get('id', fields.get('key', 'without id'))}"
+        if missing := [key for key in _NEEDED if key not in fields]:
+            raise RecordError(f"{where}: missing {missing}, got {sorted(fields)}")
+        if not isinstance(fields["caption"], str):
+            raise RecordError(f"{where}: caption must be text, got {fields['caption']!r}")
         return cls(
-            id=name,
             caption=fields["caption"],
-            width=_whole(f"record {name}: width", fields["width"]),
-            height=_whole(f"record {name}: height", fields["height"]),
-            noun_chunks=_entries(f"record {name}: noun_chunks", fields["noun_chunks"]),
-            ref_exps=_entries(f"record {name}: ref_exps", fields["ref_exps"]),
-            image=fields.get("image", ""),
-            extra={key: value for key, value in fields.items() if key not in (*own, "image")},
+            noun_chunks=_entries(f"{where}: noun_chunks", fields["noun_chunks"]),
+            ref_exps=_entries(f"{where}: ref_exps", fields["ref_exps"]),
+            id=fields.get("id"),
+            width=_pixels(f"{where}: width", fields.get("width")),
+            height=_pixels(f"{where}: height", fields.get("height")),
+            image=fields.get("image"),
+            extra={k: v for k, v in fields.items() if k not in (*_NEEDED, *_WHERE_KNOWN)},
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object; `from_dict` gives this record back."""
-        image = {"image": self.image} if self.image else {}
+        known = {key: getattr(self, key) for key in _WHERE_KNOWN}
         return {
-            "id": self.id,
-            **image,
+            **{key: value for key, value in known.items() if value is not None},
             "caption": self.caption,
-            "width": self.width,
-            "height": self.height,
-            "noun_chunks": [list(entry) for entry in self.noun_chunks],
-            "ref_exps": [list(entry) for entry in self.ref_exps],
+            "noun_chunks": _rows(self.noun_chunks),
+            "ref_exps": _rows(self.ref_exps),
             **self.extra,
         }
 
     def grounded(self, view: View) -> GroundedText:
         """Return the caption with the boxes of one view, the entries of a span together."""
-        entries: Sequence[Grounded] = getattr(self, view)
+        entries: Sequence[Grounded] | None = getattr(self, view)
+        if entries is None:
+            raise RecordError(f"record {self.id}: nobody has drawn the boxes of its {view}")
         spans: dict[tuple[int, int], list[Grounded]] = {}
         for entry in entries:
             spans.setdefault((entry.start, entry.end), []).append(entry)
@@ -109,7 +113,17 @@ class GroundedRecord:
         return GroundedText(text=self.caption, phrases=tuple(phrases))
 
 
-def _entries(where: str, rows: object) -> tuple[Grounded, ...]:
+def _rows(entries: Sequence[Grounded] | None) -> list[list[float]] | None:
+    return None if entries is None else [list(entry) for entry in entries]
+
+
+def _pixels(where: str, value: object) -> int | None:
+    return None if value is None else _whole(where, value)
+
+
+def _entries(where: str, rows: object) -> tuple[Grounded, ...] | None:
+    if rows is None:
+        return None
     if not isinstance(rows, Sequence) or isinstance(rows, str):
         raise RecordError(f"{where} must be a list of 7-number lists, got {rows!r}")
     return tuple(_entry(f"{where}[{number}]", row) for number, row in enumerate(rows))
@@ -126,7 +140,7 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 
 def _whole(where: str, value: object) -> int:
-    if not _is_number(value) or value != math.floor(value):
+    if not _is_number(value) or not math.isfinite(value) or value != math.floor(value):
         raise RecordError(f"{where} must be a whole number, got {value!r}")
     return int(value)
 
@@ -139,5 +153,5 @@ def _check_entry(where: str, entry: Grounded, length: int) -> None:
         )
     if not (0 <= entry.x0 <= entry.x1 <= 1 and 0 <= entry.y0 <= entry.y1 <= 1):
         raise RecordError(f"{where} must be a box with 0 <= min <= max <= 1, got {entry[2:6]}")
-    if not math.isfinite(entry.score):
-        raise RecordError(f"{where} must have a finite score, got {entry.score}")
+    if not 0 <= entry.score <= 1:
+        raise RecordError(f"{where} must have a score in 0..1, got {entry.score}")
