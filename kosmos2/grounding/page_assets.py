@@ -74,7 +74,8 @@ for (const card of document.querySelectorAll('.card')) {
   const keep = link => {
     kept = link;
     for (const element of linked) {
-      if (element.tabIndex === 0) element.ariaPressed = String(first(element) === kept);
+      if (element.tabIndex !== 0) continue;
+      element.setAttribute('aria-pressed', String(first(element) === kept));
     }
     light(kept);
   };
