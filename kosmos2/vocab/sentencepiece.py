@@ -27,14 +27,19 @@ class SentencePieceModel:
 
 def read_sentencepiece(path: Path) -> SentencePieceModel:
     """Return the content of a unigram model file."""
+    return parse_sentencepiece(path.read_bytes(), source=str(path))
+
+
+def parse_sentencepiece(content: bytes, *, source: str) -> SentencePieceModel:
+    """Return the content of the bytes of a unigram model file; errors name their source."""
     try:
-        return _parse(path.read_bytes())
-    except (IndexError, struct.error, UnicodeDecodeError, _NotProtobufError) as error:
+        return _parse(content)
+    except (IndexError, KeyError, struct.error, UnicodeDecodeError, _NotProtobufError) as error:
         raise VocabularyError(
-            f"{path} is no sentencepiece model, or it is damaged ({error}). Copy it again."
+            f"{source} is no sentencepiece model, or it is damaged ({error}). Copy it again."
         ) from error
     except VocabularyError as error:
-        raise VocabularyError(f"{path}: {error}") from None
+        raise VocabularyError(f"{source}: {error}") from None
 
 
 class _NotProtobufError(Exception):
