@@ -226,6 +226,7 @@ def write(
     on_tensor: Callable[[str], None],
 ) -> tuple[Path, ...]:
     """Write a model folder from tensors under Hugging Face names; return the weight files."""
+    check_vocabulary(tokenizer, config, folder)
     folder.mkdir(parents=True, exist_ok=True)
     dtype = next(iter(source.specs.values())).dtype
     tokenizer.save(folder)
@@ -245,6 +246,15 @@ def write(
         text = json.dumps(content, indent=2) + "\n"
         (folder / name).write_text(text, encoding="utf-8")
     return write_safetensors(folder, source, max_shard_bytes=max_shard_bytes, on_tensor=on_tensor)
+
+
+def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig, folder: Path) -> None:
+    """Refuse a tokenizer that is not of these weights."""
+    if tokenizer.vocabulary.size != config.text.vocab_size:
+        raise WeightsError(
+            f"{folder}: the tokenizer has {tokenizer.vocabulary.size} tokens, the embedding "
+            f"{config.text.vocab_size} rows. Do the tokenizer's files belong to these weights?"
+        )
 
 
 def format_preprocessor(size: int) -> dict[str, Any]:

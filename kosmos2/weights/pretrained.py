@@ -70,12 +70,7 @@ class Checkpoint:
     def read_tokenizer(self) -> Tokenizer:
         """Return the tokenizer; refuses one that is not of these weights."""
         tokenizer = Tokenizer.from_folder(self.folder)
-        if tokenizer.vocabulary.size != self.config.text.vocab_size:
-            raise WeightsError(
-                f"{self.folder}: the tokenizer has {tokenizer.vocabulary.size} tokens, the "
-                f"embedding {self.config.text.vocab_size} rows. Do the tokenizer's files belong "
-                "to these weights?"
-            )
+        huggingface.check_vocabulary(tokenizer, self.config, self.folder)
         return tokenizer
 
 
