@@ -81,12 +81,18 @@ class CaptionConstraint:
 
     With spans of caption tokens, these are the phrases. With `FREE`, the model opens and closes
     phrases of one token or more, never one inside another. Every phrase gets its object group.
+    At each border the model's own probabilities decide between the tag and the next word.
     """
 
     caption_ids: tuple[int, ...]
     vocabulary: Vocabulary
     spans: tuple[tuple[int, int], ...] | Free = FREE
     """(start, stop) indices of caption_ids, in order, none empty, none overlapping."""
+    borders: tuple[int, ...] | Free = FREE
+    """With free spans: indices of the tokens before which a phrase may open or close.
+
+    For instance all but those inside a word. The end of the caption always is a border.
+    """
     max_boxes: int = 16
     """Most boxes of one phrase."""
 
@@ -100,6 +106,11 @@ class CaptionConstraint:
             raise RequestError(f"max_boxes must be at least 1, got {self.max_boxes}")
         if self.spans is not FREE:
             self._check_spans(self.spans)
+        if self.borders is not FREE and not set(self.borders) <= set(range(len(self.caption_ids))):
+            raise RequestError(
+                f"borders must be indices of the {len(self.caption_ids)} tokens of the caption, "
+                f"got {self.borders}"
+            )
 
     def _check_spans(self, spans: Sequence[tuple[int, int]]) -> None:
         end = 0
@@ -135,14 +146,19 @@ class CaptionConstraint:
     def _in_text(self, num_words: int, word: tuple[int, ...]) -> tuple[int, ...]:
         opening = (self.vocabulary.tag(Tag.PHRASE),)
         if self.spans is FREE:
-            return opening + word if word else ()
+            return opening + word if word and self._is_border(num_words) else word
         return opening if any(start == num_words for start, _ in self.spans) else word
 
     def _in_phrase(self, num_words: int, word: tuple[int, ...], size: int) -> tuple[int, ...]:
         closing = (self.vocabulary.tag(Tag.PHRASE_END),)
         if self.spans is FREE:
-            return word + closing if size else word
+            return word + closing if size and self._is_border(num_words) else word
         return closing if any(stop == num_words for _, stop in self.spans) and size else word
+
+    def _is_border(self, index: int) -> bool:
+        if self.borders is FREE or index == len(self.caption_ids):
+            return True
+        return index in self.borders
 
     @property
     def _group(self) -> BoxConstraint:

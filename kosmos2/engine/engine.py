@@ -47,6 +47,7 @@ class Engine:
 
     def generate(self, requests: Sequence[Request]) -> list[Generation]:
         """Return the answers, in order; all requests run together as one batch."""
+        _check_generators(requests)
         rows = [self._row(request) for request in requests]
         for _ in self._run(rows):
             pass
@@ -270,4 +271,13 @@ def _check_ids(ids: Sequence[int], vocabulary: Vocabulary) -> None:
         raise RequestError(
             f"the prompt has the padding id {vocabulary.pad} at index {ids.index(vocabulary.pad)}. "
             "Pass prompts without padding."
+        )
+
+
+def _check_generators(requests: Sequence[Request]) -> None:
+    samplings = [each.sampling for each in requests if isinstance(each.sampling, Sampling)]
+    if len({id(sampling.generator) for sampling in samplings}) < len(samplings):
+        raise RequestError(
+            "requests of one batch share a generator, so each would depend on the others. "
+            "Give every request its own."
         )

@@ -85,6 +85,19 @@ def test_any_walk_in_free_mode_is_the_caption_grounded(
 
 
 @given(st.data(), captions)
+def test_any_walk_opens_and_closes_phrases_at_borders_alone(
+    data: st.DataObject, caption: tuple[int, ...]
+) -> None:
+    borders = tuple(data.draw(st.sets(st.integers(0, len(caption) - 1))))
+    form = CaptionConstraint(
+        caption_ids=caption, vocabulary=VOCABULARY, borders=borders, max_boxes=2
+    )
+    ids = walk(form, data)
+    assert is_grounded(ids, caption, max_boxes=2)
+    assert all({start, stop} <= {*borders, len(caption)} for start, stop in phrases(ids))
+
+
+@given(st.data(), captions)
 def test_any_walk_with_spans_has_exactly_these_phrases(
     data: st.DataObject, caption: tuple[int, ...]
 ) -> None:
@@ -151,6 +164,7 @@ def test_only_what_is_open_is_left_to_the_model() -> None:
         ({"spans": ((1, 2), (0, 1))}, "in order"),
         ({"spans": ((0, 2), (1, 3))}, "not overlapping"),
         ({"spans": ((2, 4),)}, "within the 3 tokens"),
+        ({"borders": (0, 3)}, r"the 3 tokens of the caption, got \(0, 3\)"),
     ],
 )
 def test_an_impossible_caption_is_refused(wrong: dict[str, object], message: str) -> None:

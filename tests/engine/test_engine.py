@@ -38,7 +38,6 @@ from kosmos2.engine import (
     Sampling,
     StopReason,
     compat,
-    original_max_new_tokens,
 )
 from kosmos2.errors import RequestError, VocabularyError
 from kosmos2.model import Network
@@ -205,141 +204,6 @@ def test_images_are_encoded_in_the_type_of_the_network() -> None:
     assert latents.dtype == torch.float64
 
 
-# --- the original, from the description of its algorithm
-
-
-def slow_original(model: Network, request: Request, max_len: int) -> list[int]:
-    """Return what the original generates, its closing end of text included.
-
-    The buffer holds start, prompt and answer; step s chooses token s + 1; step max_len is forced
-    to be an end of text; the first new token knows no n-gram rule, and its end of text no end.
-    """
-    tokens = list(request.ids)
-    first_step = len(tokens) - 1
-    for step in range(first_step, max_len + 1):
-        scores_V = next_logits(model, request, tokens[len(request.ids) :]).log_softmax(-1)
-        scores_V[PAD] = -math.inf
-        if step >= max_len:
-            scores_V[:EOS] = -math.inf
-            scores_V[EOS + 1 :] = -math.inf
-        elif step > first_step:
-            scores_V[list(_banned(tokens, 3))] = -math.inf
-        tokens.append(int(scores_V.argmax()))
-        if tokens[-1] == EOS and step > first_step:
-            break
-    return tokens[len(request.ids) :]
-
-
-def _banned(tokens: Sequence[int], size: int) -> set[int]:
-    followers: dict[tuple[int, ...], set[int]] = {}
-    for gram in zip(*(tokens[shift:] for shift in range(size)), strict=False):
-        followers.setdefault(gram[:-1], set()).add(gram[-1])
-    return followers.get(tuple(tokens[len(tokens) - size + 1 :]), set())
-
-
-@pytest.mark.parametrize("num_images", [0, 1, 2])
-@pytest.mark.parametrize("seed", range(8))
-def test_compat_original_equals_the_original_s_algorithm(seed: int, num_images: int) -> None:
-    max_len = 40
-    request = prompt(seed, num_images, 3, rules=compat("original"))
-    request = replace(request, max_new_tokens=original_max_new_tokens(max_len, len(request.ids)))
-
-    ours = answer(seed, request)
-
-    assert [*ours.ids, EOS] == slow_original(network(seed), request, max_len)
-
-
-def test_the_original_s_length_counts_the_prompt_but_neither_start_nor_end() -> None:
-    assert original_max_new_tokens(500, 71) == 430
-    with pytest.raises(RequestError, match="Use at least 600"):
-        original_max_new_tokens(500, 600)
-
-
-def test_only_the_original_goes_on_after_an_end_of_text_as_first_token() -> None:
-    script = [EOS, 7, 8, EOS]
-    ends = {}
-    for mode in NoRepeat:
-        scripted = Engine(Scripted(script, otherwise=30), VOCABULARY)
-        ends[mode] = scripted.generate([prompt(0, 0, 2, rules=Rules(no_repeat=mode))])[0]
-    assert {mode: end.ids for mode, end in ends.items()} == {
-        NoRepeat.WORDS: (),
-        NoRepeat.ORIGINAL: (EOS, 7, 8),
-        NoRepeat.TRANSFORMERS: (),
-        NoRepeat.OFF: (),
-    }
-    assert {end.stop for end in ends.values()} == {StopReason.EOS}
-
-
-# --- the n-gram rule
-
-
-def scripted_ids(script: Sequence[int], request: Request, otherwise: int = 30) -> tuple[int, ...]:
-    model = Scripted(script, otherwise)
-    request = replace(request, max_new_tokens=len(script))
-    return Engine(model, VOCABULARY).generate([request])[0].ids
-
-
-def test_words_do_not_repeat_but_boxes_may() -> None:
-    first, second = VOCABULARY.location(0), VOCABULARY.location(5)
-    box = [OBJECT, first, second, OBJECT_END]
-    script = [10, 11, 12, *box, *box, 10, 11, 12, *box]
-    expected = {
-        NoRepeat.WORDS: (10, 11, 12, *box, *box, 10, 11, 30, *box),
-        NoRepeat.ORIGINAL: (10, 11, 12, *box, OBJECT, first, 30, OBJECT_END, 10, 11, 30, *box[:2]),
-        NoRepeat.OFF: tuple(script),
-    }
-    for mode, ids in expected.items():
-        got = scripted_ids(script, prompt(0, 0, 0, rules=Rules(no_repeat=mode)))
-        assert got[: len(ids)] == ids
-
-
-def test_words_around_a_tag_are_no_ngram() -> None:
-    script = [10, OBJECT, 11, 12, 10, OBJECT, 11, 12]
-    assert scripted_ids(script, prompt(0, 0, 0)) == tuple(script)
-
-
-@pytest.mark.parametrize(
-    ("mode", "third"), [("words", 6), ("original", 30), ("transformers", 30), ("off", 6)]
-)
-def test_image_slots_count_as_words_only_in_the_references(mode: str, third: int) -> None:
-    # As in both references, where the slots hold the ids of the first words.
-    request = prompt(0, 1, 0, rules=Rules(no_repeat=NoRepeat(mode)))
-    assert request.ids[2:5] == (4, 5, 6)
-    generated = scripted_ids([4, 5, 6], request=replace(request, latents_NQD=_float_latents()))
-    assert generated == (4, 5, third)
-
-
-def _float_latents() -> torch.Tensor:
-    return torch.zeros(1, NUM_LATENTS, CONFIG.text.width)
-
-
-@pytest.mark.parametrize(
-    ("mode", "first"), [("words", 30), ("original", 12), ("transformers", 30), ("off", 12)]
-)
-def test_the_first_new_token_is_free_only_in_the_original(mode: str, first: int) -> None:
-    request = replace(
-        prompt(0, 0, 5, rules=Rules(no_repeat=NoRepeat(mode))), ids=(0, 10, 11, 12, 10, 11)
-    )
-    assert scripted_ids([12], request) == (first,)
-
-
-@pytest.mark.parametrize(("mode", "first"), [("words", 30), ("transformers", PAD)])
-def test_padding_is_never_chosen_except_where_transformers_would(mode: str, first: int) -> None:
-    request = prompt(0, 0, 2, rules=Rules(no_repeat=NoRepeat(mode)))
-    assert scripted_ids([PAD], request) == (first,)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_no_three_words_come_twice_by_default(seed: int) -> None:
-    ids = answer(seed, prompt(seed, 0, 3, max_new_tokens=60)).ids
-    words = [
-        gram
-        for gram in zip(ids, ids[1:], ids[2:], strict=False)
-        if all(VOCABULARY.is_piece(id) for id in gram)
-    ]
-    assert len(words) == len(set(words))
-
-
 # --- ends
 
 
@@ -442,6 +306,12 @@ def test_a_prompt_that_does_not_fit_the_model_is_refused() -> None:
         engine(0).generate([replace(request, ids=(*request.ids[:-1], PAD))])
     with pytest.raises(RequestError, match="width 32, got 16"):
         engine(0).generate([replace(request, latents_NQD=torch.zeros(1, 3, 16))])
+
+
+def test_requests_that_share_a_generator_are_refused() -> None:
+    request = prompt(0, 0, 2, sampling=seeded(0))
+    with pytest.raises(RequestError, match="share a generator"):
+        engine(0).generate([request, request])
 
 
 def test_a_network_in_training_is_refused() -> None:
