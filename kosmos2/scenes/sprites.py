@@ -119,7 +119,8 @@ def prepare_from(source: Path, cache: Path, *, progress: Callable[[str], None]) 
         for name, photo in _photos(wheel):
             _store(archive, f"photos/{Path(name).stem}.png", photo)
         sources.append({"file": wheel.name, "sha256": _sha256(wheel), "licence": "CC0-1.0"})
-        archive.writestr("index.json", json.dumps({"side": SIDE, "sources": sources}, indent=1))
+        index = json.dumps({"side": SIDE, "sources": sources}, indent=1)
+        archive.writestr(zipfile.ZipInfo("index.json"), index)
     unfinished.replace(cache / ARCHIVE)
     progress(f"wrote {cache / ARCHIVE}")
 
@@ -242,7 +243,7 @@ def _photos(wheel: Path) -> Iterator[tuple[str, Image.Image]]:
 def _store(archive: zipfile.ZipFile, name: str, image: Image.Image) -> None:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
-    # A fixed date, so that equal sources give an equal file.
+    # A ZipInfo has a fixed date, so that equal sources give an equal file.
     archive.writestr(zipfile.ZipInfo(name), buffer.getvalue())
 
 
