@@ -1,0 +1,103 @@
+"""`scenes`: the illustrated scenes that the embedded model learns from."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kosmos2.cli.console import bar, note, say
+
+if TYPE_CHECKING:
+    from kosmos2.scenes import SceneMaker
+
+scenes = typer.Typer(
+    help="The illustrated scenes that the embedded model learns from.", no_args_is_help=True
+)
+
+
+class Split(StrEnum):
+    TRAIN = "train"
+    IID = "iid"
+    COMBO = "combo"
+    BACKGROUND = "background"
+    STYLE = "style"
+
+
+class Nouns(StrEnum):
+    STARTER = "starter"
+    CORE = "core"
+    ALL = "all"
+
+
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        help="Folder of the artwork; without it, the user's cache.",
+        metavar="DIR",
+        show_default=False,
+    ),
+]
+
+
+@scenes.command()
+def prepare(cache: CacheOption = None) -> None:
+    """Fetch the artwork packages and draw every sprite once, into the cache.
+
+    Example:  kosmos2 scenes prepare
+    """
+    from kosmos2.scenes import default_cache
+    from kosmos2.scenes.sprites import prepare as build
+
+    build(cache or default_cache(), progress=note)
+
+
+@scenes.command(no_args_is_help=True)
+def sample(
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder to write.", show_default=False)
+    ],
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many scenes.")] = 8,
+    split: Annotated[Split, typer.Option("--split", help="What they may show.")] = Split.TRAIN,
+    nouns: Annotated[Nouns, typer.Option("--nouns", help="Which things.")] = Nouns.CORE,
+    size: Annotated[int, typer.Option("--size", min=16, help="Pixels at each side.")] = 224,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Other scenes.")] = 0,
+    cache: CacheOption = None,
+) -> None:
+    """Make scenes: pictures, records.jsonl, and previews with every box drawn.
+
+    Example:  kosmos2 scenes sample some-scenes --count 20 --split combo
+    """
+    from PIL import Image
+
+    from kosmos2.grounding.render import draw
+
+    maker = _maker(split, nouns, size, seed, cache)
+    (out / "previews").mkdir(parents=True, exist_ok=True)
+    with (out / "records.jsonl").open("w", encoding="utf-8") as records, bar("scenes", count) as it:
+        for index in range(count):
+            scene = maker.scene(index)
+            name = f"{split}-{seed}-{index:05d}.png"
+            image = Image.fromarray(scene.image)
+            image.save(out / name)
+            draw(image, scene.brief).save(out / "previews" / name)
+            record = {**scene.record().to_dict(), "image": name}
+            records.write(json.dumps(record) + "\n")
+            it.reach(index + 1, count, "scenes")
+    say(f"{count} scenes in {out}")
+
+
+def _maker(split: Split, nouns: Nouns, size: int, seed: int, cache: Path | None) -> "SceneMaker":
+    from kosmos2 import scenes as artwork
+
+    is_style = split is Split.STYLE
+    styles = artwork.HELD_OUT_STYLES if is_style else artwork.TRAINING_STYLES
+    recipe = artwork.SceneRecipe(
+        size=size, nouns=artwork.noun_set(nouns), styles=styles, seed=seed, split=split
+    )
+    sprites = artwork.Sprites.load(
+        cache or artwork.default_cache(), styles=styles, nouns=recipe.nouns
+    )
+    return artwork.SceneMaker(recipe, sprites)
