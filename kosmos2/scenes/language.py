@@ -216,7 +216,7 @@ def questions(
         if sum(x.words == item.words and x.second is item.second for x in known) == 1:
             other = item.second.the(*_telling_adjectives(item.second, groups))
             found.append(Question(f"What is {item.words} {other}?", item.first.chunk()))
-    return tuple(found)
+    return tuple(dict.fromkeys(found))  # twins would be asked for twice
 
 
 def _combination(item: Relation) -> Combination:
