@@ -83,7 +83,9 @@ def test_a_bad_record_is_refused_by_record_field_and_value(
 
 def test_a_view_gathers_the_boxes_of_a_span_in_text_order() -> None:
     rows = [[6, 11, 0, 0, 0.5, 1, 0.9], [0, 2, 0, 0, 1, 1, 0.8], [6, 11, 0.5, 0, 1, 1, 0.7]]
-    record = GroundedRecord.from_dict(changed(caption="we saw birds", noun_chunks=rows, ref_exps=[]))
+    record = GroundedRecord.from_dict(
+        changed(caption="we saw birds", noun_chunks=rows, ref_exps=[])
+    )
     view = record.grounded("noun_chunks")
     assert [(p.start, p.end, len(p.boxes), p.scores) for p in view.phrases] == [
         (0, 2, 1, (0.8,)),
