@@ -1,0 +1,79 @@
+"""What a picture can teach: a prompt that is read and an answer that is learnt, as ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kosmos2 import tasks
+from kosmos2.boxes import Box
+from kosmos2.grounding import markup
+from kosmos2.grounding.spans import GroundedText
+from kosmos2.vocab.special import Tag
+from kosmos2.vocab.tokenizer import ImageSlot, Tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """Ids behind `</image>`; the loss counts the answer alone."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.answer)
+
+
+class Teacher:
+    """Writes lessons with the very prompts that inference uses (`tasks`)."""
+
+    def __init__(self, tokenizer: Tokenizer, num_latents: int) -> None:
+        self.tokenizer = tokenizer
+        self.num_latents = num_latents
+        self.vocabulary = tokenizer.vocabulary
+
+    def prefix(self) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        """Return the ids and the image mask of `<s> <image> ... </image>`."""
+        encoded = self.tokenizer.encode((ImageSlot(),), num_latents=self.num_latents)
+        return encoded.ids, encoded.image_mask
+
+    def grounded_caption(self, caption: GroundedText) -> Lesson:
+        """Return the published sequence: `<grounding>` and every word count (B.3 of the spec)."""
+        ids = markup.tokens(caption, self.tokenizer)
+        return self._lesson((), [self.vocabulary.tag(Tag.GROUNDING), *ids])
+
+    def plain_caption(self, text: str) -> Lesson:
+        """Return the published sequence of a pair without boxes."""
+        return self._lesson((), self.tokenizer.encode_text(text))
+
+    def detailed_caption(self, caption: GroundedText) -> Lesson:
+        """Return "Describe this image in detail:" and its answer."""
+        prompt = self._prompt(tasks.caption_in_detail())
+        return self._lesson(prompt, markup.tokens(caption, self.tokenizer))
+
+    def find(self, phrase: str, boxes: Sequence[Box]) -> Lesson:
+        """Return a referring expression and its boxes, in the order given."""
+        return self._lesson(self._prompt(tasks.find(phrase)), self._object(boxes))
+
+    def describe(self, box: Box, expression: str) -> Lesson:
+        """Return `It <box> is` and the expression."""
+        prompt = self._prompt(tasks.describe(box, self.tokenizer.grid))
+        return self._lesson(prompt, self.tokenizer.encode_text(f"{expression}."))
+
+    def ask(self, question: str, answer: str) -> Lesson:
+        """Return a question and its answer."""
+        return self._lesson(self._prompt(tasks.ask(question)), self.tokenizer.encode_text(answer))
+
+    def _prompt(self, prompt: tasks.Prompt) -> tuple[int, ...]:
+        encoded = self.tokenizer.encode(prompt.segments, num_latents=self.num_latents)
+        return encoded.ids[len(self.prefix()[0]) :]
+
+    def _object(self, boxes: Sequence[Box]) -> list[int]:
+        ids: list[int] = []
+        for box in boxes:
+            ids.append(self.vocabulary.tag(Tag.DELIMITER if ids else Tag.OBJECT))
+            ids.extend(self.vocabulary.location(cell) for cell in self.tokenizer.grid.encode(box))
+        return [*ids, self.vocabulary.tag(Tag.OBJECT_END)]
+
+    def _lesson(self, prompt: Sequence[int], answer: Sequence[int]) -> Lesson:
+        return Lesson(prompt=tuple(prompt), answer=(*answer, self.vocabulary.eos))

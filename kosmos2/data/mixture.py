@@ -1,0 +1,85 @@
+"""Which sample comes next: a seeded mixture whose whole state is one number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from kosmos2.data.collate import Batch, Row, collate
+from kosmos2.data.sources import Source
+from kosmos2.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """One sample: which source, and which index of it."""
+
+    source: int
+    index: int
+
+
+class Mixture(Sampler[list[Draw]]):
+    """Batches of draws by weight, each source in its own order, from any batch on.
+
+    Batch n is a function of (seed, n): the draw of every batch before it is repeated, which costs
+    microseconds, so the position is saved as a number and no sample is lost or doubled by a stop.
+    """
+
+    def __init__(
+        self, weights: Sequence[float], *, batch_size: int, seed: int, first: int, stop: int
+    ) -> None:
+        if not weights or min(weights) < 0 or sum(weights) <= 0:
+            raise ConfigError(f"mixture weights must be >= 0 and not all 0, got {list(weights)}")
+        self.shares = np.asarray(weights) / sum(weights)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.first = first
+        self.stop = stop
+
+    def __len__(self) -> int:
+        return self.stop - self.first
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        used = [0] * len(self.shares)
+        for number in range(self.stop):
+            rng = np.random.Generator(np.random.PCG64([self.seed, number]))
+            sources = rng.choice(len(self.shares), size=self.batch_size, p=self.shares)
+            batch = []
+            for source in sources:
+                batch.append(Draw(source=int(source), index=used[source]))
+                used[source] += 1
+            if number >= self.first:
+                yield batch
+
+
+class _Rows(Dataset[Row]):
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = sources
+
+    def __getitem__(self, draw: Draw) -> Row:
+        return self.sources[draw.source].row(draw.index)
+
+
+class _Collate:
+    def __init__(self, multiple: int) -> None:
+        self.multiple = multiple
+
+    def __call__(self, rows: list[Row]) -> Batch:
+        return collate(rows, multiple=self.multiple)
+
+
+def batches(
+    sources: Sequence[Source], mixture: Mixture, *, workers: int, multiple: int
+) -> DataLoader[Batch]:
+    """Return a loader of batches in the mixture's order, whatever the number of workers."""
+    return DataLoader(
+        _Rows(sources),  # type: ignore[arg-type]
+        batch_sampler=mixture,
+        num_workers=workers,
+        collate_fn=_Collate(multiple),
+        persistent_workers=False,
+        prefetch_factor=4 if workers else None,
+    )

@@ -1,0 +1,122 @@
+"""Where pictures and their lessons come from: live scenes, or grounded records with image files.
+
+A source is a pure function of an index, so that any worker may compute any sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from kosmos2 import images
+from kosmos2.data.collate import Row, pack
+from kosmos2.data.lessons import Lesson, Teacher
+from kosmos2.errors import RecordError
+from kosmos2.grounding.spans import GroundedText, Phrase
+from kosmos2.records.record import GroundedRecord
+from kosmos2.scenes.maker import Scene, SceneMaker
+
+
+class Source(Protocol):
+    """Rows by index; the same index is the same row, on any machine."""
+
+    def row(self, index: int) -> Row:
+        """Return the packed row of sample `index` (any index >= 0)."""
+        ...
+
+
+class SceneSource:
+    """Scenes made on the fly; several lessons a picture, drawn with the scene's own number."""
+
+    def __init__(self, maker: SceneMaker, teacher: Teacher, *, max_lessons: int) -> None:
+        self.maker = maker
+        self.teacher = teacher
+        self.max_lessons = max_lessons
+
+    def row(self, index: int) -> Row:
+        """Return scene `index` with its caption first and a draw of its other lessons."""
+        scene = self.maker.scene(index)
+        rng = np.random.Generator(np.random.PCG64([self.maker.recipe.seed, index, 1]))
+        lessons = [_caption(scene, self.teacher, rng), *_finds(scene, self.teacher, rng)]
+        others = _others(scene, self.teacher)
+        free = max(0, self.max_lessons - len(lessons))
+        lessons.extend(others[int(number)] for number in rng.permutation(len(others))[:free])
+        return pack(to_tensor(scene.image), self.teacher.prefix(), lessons)
+
+
+class RecordSource:
+    """Grounded records whose pictures are files below one folder."""
+
+    def __init__(
+        self, records: Sequence[GroundedRecord], folder: Path, teacher: Teacher, *, size: int
+    ) -> None:
+        if not records:
+            raise RecordError("no records to train on")
+        self.records = records
+        self.folder = folder
+        self.teacher = teacher
+        self.size = size
+
+    def row(self, index: int) -> Row:
+        """Return record `index` (they repeat): its caption, and each expression found."""
+        record = self.records[index % len(self.records)]
+        image = images.load(self.folder / record.image)
+        square = image.resize((self.size, self.size), Image.Resampling.BICUBIC)
+        grounded = roots(record.grounded("ref_exps"))
+        lessons = [self.teacher.grounded_caption(grounded)]
+        for phrase in grounded.phrases:
+            lessons.append(self.teacher.find(grounded.phrase_text(phrase), phrase.boxes))
+            lessons.append(self.teacher.describe(phrase.boxes[0], grounded.phrase_text(phrase)))
+        return pack(to_tensor(np.asarray(square)), self.teacher.prefix(), lessons)
+
+
+def roots(grounded: GroundedText) -> GroundedText:
+    """Return the caption with only the phrases that lie in no other phrase (B.3 of the spec)."""
+    phrases = grounded.phrases
+
+    def inside_another(phrase: Phrase) -> bool:
+        return any(
+            other.start <= phrase.start and phrase.end <= other.end and other != phrase
+            for other in phrases
+        )
+
+    kept = tuple(phrase for phrase in phrases if not inside_another(phrase))
+    return GroundedText(text=grounded.text, phrases=kept)
+
+
+def to_tensor(image_YXC: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> torch.Tensor:
+    """Return pixels_CYX in uint8."""
+    return torch.from_numpy(np.ascontiguousarray(image_YXC.transpose(2, 0, 1)))
+
+
+
+
+def _caption(scene: Scene, teacher: Teacher, rng: np.random.Generator) -> Lesson:
+    kind = rng.random()
+    if kind < 0.7:
+        return teacher.grounded_caption(scene.brief)
+    if kind < 0.9:
+        return teacher.detailed_caption(scene.detailed)
+    return teacher.plain_caption(scene.brief.text)
+
+
+def _finds(scene: Scene, teacher: Teacher, rng: np.random.Generator) -> list[Lesson]:
+    """Return one phrase to find for every group of the scene, in any wording."""
+    return [
+        teacher.find(group.expressions[int(rng.integers(len(group.expressions)))], group.boxes)
+        for group in scene.groups
+    ]
+
+
+def _others(scene: Scene, teacher: Teacher) -> list[Lesson]:
+    lessons = []
+    for referring in scene.referring:
+        lessons.append(teacher.find(referring.expression, (referring.box,)))
+        lessons.append(teacher.describe(referring.box, referring.expression))
+    lessons.extend(teacher.ask(each.question, each.answer) for each in scene.questions)
+    return lessons

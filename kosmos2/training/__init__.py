@@ -1,0 +1,1 @@
+"""Training: a recipe in, a model folder out; stopped at any step, it goes on as if it had not."""

@@ -1,0 +1,93 @@
+"""From a recipe to the parts of a run: vocabulary, network, sources."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from kosmos2.data.lessons import Teacher
+from kosmos2.data.sources import RecordSource, SceneSource, Source
+from kosmos2.model.config import ModelConfig
+from kosmos2.model.network import Network
+from kosmos2.records.store import read_jsonl
+from kosmos2.scenes.gallery import Sprites
+from kosmos2.scenes.maker import SceneMaker
+from kosmos2.scenes.recipe import SceneRecipe
+from kosmos2.training.initialise import initialise
+from kosmos2.training.recipe import SourceRecipe, TrainRecipe
+from kosmos2.vocab.tokenizer import Tokenizer, train_tokenizer
+
+VOCABULARY_SCENES = 3000
+EVALUATION_SEED = 1_000_003
+"""Added to the seed of a run: its evaluation scenes are never trained."""
+
+
+def tokenizer_for(recipe: TrainRecipe, sprites: Sprites) -> Tokenizer:
+    """Return a vocabulary learnt from what the first scenes say."""
+    maker = scene_maker(recipe, recipe.sources[0], sprites, split="train")
+    return train_tokenizer(
+        _texts(maker, VOCABULARY_SCENES), num_pieces=recipe.num_pieces, bins=recipe.bins
+    )
+
+
+def network_for(recipe: TrainRecipe, tokenizer: Tokenizer) -> Network:
+    """Return a new network with first weights of the recipe's seed."""
+    text = dataclasses.replace(recipe.model.text, vocab_size=tokenizer.vocabulary.size)
+    config: ModelConfig = dataclasses.replace(recipe.model, text=text)
+    network = Network(config)
+    initialise(network, tokenizer.vocabulary, torch.Generator().manual_seed(recipe.seed))
+    return network
+
+
+def sources_for(recipe: TrainRecipe, teacher: Teacher, sprites: Sprites) -> list[Source]:
+    """Return the sources of the mixture, in the recipe's order."""
+    return [_source(recipe, source, teacher, sprites) for source in recipe.sources]
+
+
+def scene_maker(
+    recipe: TrainRecipe, source: SourceRecipe, sprites: Sprites, *, split: str
+) -> SceneMaker:
+    """Return the maker of a source's scenes; other splits are made with a seed of their own."""
+    return SceneMaker(
+        SceneRecipe(
+            size=recipe.model.vision.image_size,
+            nouns=recipe.scenes.nouns,
+            styles=recipe.scenes.styles if split != "style" else ("openmoji",),
+            seed=recipe.seed if split == "train" else recipe.seed + EVALUATION_SEED,
+            split=split,
+            max_groups=source.max_groups,
+            max_instances=source.max_instances,
+            single_share=source.single_share,
+            colour_share=source.colour_share,
+            min_side=source.min_side,
+            max_side=source.max_side,
+            max_single_side=source.max_single_side,
+        ),
+        sprites,
+    )
+
+
+def _source(
+    recipe: TrainRecipe, source: SourceRecipe, teacher: Teacher, sprites: Sprites
+) -> Source:
+    if source.kind == "records":
+        path = Path(source.path)
+        records = list(read_jsonl(path))
+        return RecordSource(records, path.parent, teacher, size=recipe.model.vision.image_size)
+    maker = scene_maker(recipe, source, sprites, split="train")
+    return SceneSource(maker, teacher, max_lessons=source.max_lessons)
+
+
+def _texts(maker: SceneMaker, count: int) -> Iterator[str]:
+    for index in range(count):
+        scene = maker.scene(index)
+        yield scene.brief.text
+        yield scene.detailed.text
+        yield from (expression for group in scene.groups for expression in group.expressions)
+        yield from (referring.expression for referring in scene.referring)
+        for question in scene.questions:
+            yield f"Question: {question.question} Answer: {question.answer}"
+        yield "It is this. Describe this image in detail: An image of"

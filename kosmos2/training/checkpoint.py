@@ -1,0 +1,32 @@
+"""A run's state in one file, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kosmos2.errors import TrainingError
+
+FILE = "checkpoint.pt"
+
+
+def write(folder: Path, state: dict[str, Any]) -> Path:
+    """Write the checkpoint beside its place, then move it there; a kill leaves the old one."""
+    path = folder / FILE
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+    return path
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return the state that `write` saved; nothing in the file can run code."""
+    path = folder / FILE
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise TrainingError(f"no checkpoint at {path}. Start the run without --resume.") from error
+    return state

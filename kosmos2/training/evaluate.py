@@ -1,0 +1,112 @@
+"""What the model says of fixed held-out scenes, in one number a step and in pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from kosmos2.api import Caption, Kosmos2, Settings, questions
+from kosmos2.boxes import iou
+from kosmos2.data.lessons import Teacher
+from kosmos2.engine import Engine
+from kosmos2.grounding.render import draw
+from kosmos2.model.network import Network
+from kosmos2.scenes.maker import SceneMaker
+from kosmos2.scenes.scene import Scene
+from kosmos2.training.recipe import RunRecipe
+
+TILE = 256
+LINES = 4
+COLUMNS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Find-a-phrase on held-out scenes; one line of `evaluation.jsonl`."""
+
+    step: int
+    find_accuracy: float
+    """Share of phrases of one box whose first found box has IoU >= 0.5 with it."""
+    mean_iou: float
+    phrases: int
+
+
+class Examiner:
+    """Asks the network, at any step, the same questions about the same scenes."""
+
+    def __init__(self, maker: SceneMaker, run: RunRecipe, folder: Path) -> None:
+        self.scenes = [maker.scene(index) for index in range(run.evaluation_scenes)]
+        self.num_drawn = run.preview_scenes
+        self.folder = folder
+
+    def examine(self, network: Network, teacher: Teacher, step: int) -> Evaluation:
+        """Return and log the accuracy, and save the drawn preview of this step."""
+        model = Kosmos2(
+            Engine(network, teacher.vocabulary),
+            teacher.tokenizer,
+            "in training",
+            Settings(batch_size=32, max_new_tokens=96),
+        )
+        evaluation = self._find(model, step)
+        with (self.folder / "evaluation.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(evaluation)) + "\n")
+        self._preview(model).save(self.folder / f"preview-{step:06d}.png")
+        return evaluation
+
+    def _find(self, model: Kosmos2, step: int) -> Evaluation:
+        views = model.look([Image.fromarray(scene.image) for scene in self.scenes])
+        asked, truths = [], []
+        for view, scene in zip(views, self.scenes, strict=True):
+            for group in scene.groups:
+                if group.count == 1:
+                    question = questions.find(group.expressions[0], model.tokenizer.vocabulary)
+                    asked.append(((view,), question))
+                    truths.append(group.boxes[0])
+        found = model.answer(asked)
+        overlaps = [
+            iou(answer.boxes[0], truth) if answer.boxes else 0.0
+            for answer, truth in zip(found, truths, strict=True)
+        ]
+        return Evaluation(
+            step=step,
+            find_accuracy=sum(overlap >= 0.5 for overlap in overlaps) / len(overlaps),
+            mean_iou=sum(overlaps) / len(overlaps),
+            phrases=len(overlaps),
+        )
+
+    def _preview(self, model: Kosmos2) -> Image.Image:
+        scenes = self.scenes[: self.num_drawn]
+        return sheet(scenes, model.caption([Image.fromarray(scene.image) for scene in scenes]))
+
+
+def sheet(scenes: Sequence[Scene], captions: Sequence[Caption]) -> Image.Image:
+    """Return the scenes as tiles, with the boxes of their captions drawn and the text below."""
+    font = ImageFont.load_default(13)
+    height = TILE + LINES * 16 + 8
+    rows = -(-len(scenes) // COLUMNS)
+    page = Image.new("RGB", (COLUMNS * TILE, rows * height), "white")
+    pen = ImageDraw.Draw(page)
+    for number, (scene, caption) in enumerate(zip(scenes, captions, strict=True)):
+        x, y = number % COLUMNS * TILE, number // COLUMNS * height
+        picture = Image.fromarray(scene.image).resize((TILE, TILE), Image.Resampling.BICUBIC)
+        page.paste(draw(picture, caption.grounded), (x, y))
+        text = "\n".join(_wrapped(caption.text, pen, font, TILE - 8)[:LINES])
+        pen.multiline_text((x + 4, y + TILE + 2), text, fill="black", font=font)
+    return page
+
+
+def _wrapped(
+    text: str, pen: ImageDraw.ImageDraw, font: ImageFont.ImageFont, width: int
+) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if pen.textlength(longer, font=font) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
