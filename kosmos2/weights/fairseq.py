@@ -142,7 +142,7 @@ def write(
     """
     tensors = _Lazy.of(source.specs)
     embedding = tensors[ORIGINAL.theirs(EMBEDDING)]
-    extra = _unread(config, embedding.spec.dtype)
+    extra = unread_tensors(config, embedding.spec.dtype)
     model = {
         **tensors,
         ORIGINAL.tied: embedding,  # the same storage twice, as torch.save has it
@@ -173,7 +173,7 @@ def write(
     partial.replace(path)
 
 
-def _unread(config: ModelConfig, dtype: torch.dtype) -> StateSource:
+def unread_tensors(config: ModelConfig, dtype: torch.dtype) -> StateSource:
     """Return the two tensors that the original's strict loading expects and never reads."""
     width = config.text.width // config.text.num_heads
     scale = (torch.arange(0, width, 2) + 0.4 * width) / (1.4 * width)
