@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar, overload
 
@@ -29,7 +29,8 @@ from kosmos2.engine import (
 )
 from kosmos2.errors import ConfigError, RequestError
 from kosmos2.images import Source, one_line, open_picture, preprocess
-from kosmos2.vocab.tokenizer import Tokenizer
+from kosmos2.vocab.special import Tag
+from kosmos2.vocab.tokenizer import Symbol, Tokenizer
 from kosmos2.weights import load_pretrained
 from kosmos2.weights.pretrained import EMBEDDED
 
@@ -262,7 +263,7 @@ class Kosmos2:
 
     def _heard(self, view: View, generation: Generation) -> Heard:
         return Heard(
-            symbols=self.tokenizer.symbols(generation.ids),
+            symbols=tuple(map(_without_picture, self.tokenizer.symbols(generation.ids))),
             scores=generation.masses,
             grid=self.tokenizer.grid,
             trace=Trace(
@@ -366,6 +367,14 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise ConfigError(f"dtype must be one of {', '.join(['auto', *DTYPES])}, got {name!r}")
     return DTYPES[name]
+
+
+def _without_picture(symbol: Symbol) -> Symbol:
+    """Return an opening `<image>` as a closing one, which readers report as a stray tag.
+
+    Behind the opening they would expect a picture, and forget the answer before it.
+    """
+    return replace(symbol, value=Tag.IMAGE_END) if symbol.value is Tag.IMAGE else symbol
 
 
 def _chunks(items: Sequence[ItemT], size: int) -> Iterator[Sequence[ItemT]]:
