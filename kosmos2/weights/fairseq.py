@@ -63,7 +63,7 @@ def read_sizes(
     container: Mapping[str, object], shapes: Mapping[str, Shape], path: Path
 ) -> ModelConfig:
     """Return the sizes that we wrote ourselves, or those that the tensors show."""
-    ours = _setting(container, "cfg", "kosmos2")
+    ours = _plain(_setting(container, "cfg", "kosmos2"), depth=2)
     if isinstance(ours, dict):
         return parse_config(ours, name=f"{path}: cfg.kosmos2")
 
@@ -130,6 +130,14 @@ def _unwrap(value: object) -> object:
         if attribute in value.state:
             return value.state[attribute]
     return value.state
+
+
+def _plain(value: object, *, depth: int) -> object:
+    """Return nested settings as dictionaries, as far down as asked."""
+    value = _unwrap(value)
+    if isinstance(value, dict) and depth:
+        return {key: _plain(child, depth=depth - 1) for key, child in value.items()}
+    return value
 
 
 def write(

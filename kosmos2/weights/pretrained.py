@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from kosmos2.errors import WeightsError
 from kosmos2.model import ModelConfig, Network
@@ -23,7 +22,6 @@ EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "embedded"
 
 _HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _SMALL_FILES = ("*.json", "sentencepiece.bpe.model", "dict.txt")
-_HUB_FAILURES = (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -122,10 +120,10 @@ def download(repository: str, revision: str) -> Path:
     Files that are there already are used as they are, also without a connection.
     """
     try:
-        folder = _snapshot(repository, revision, (*_SMALL_FILES, "*.safetensors"))
+        folder = _snapshot(repository, revision, (*_SMALL_FILES, "model*.safetensors"))
         if not huggingface.weight_files(folder):
-            folder = _snapshot(repository, revision, (*_SMALL_FILES, "*.bin"))
-    except _HUB_FAILURES as error:
+            folder = _snapshot(repository, revision, (*_SMALL_FILES, "pytorch_model*.bin"))
+    except Exception as error:  # of the hub, or of the HTTP library that its release uses
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise WeightsError(
             f"cannot get {repository} (revision {revision}) from the hub: {reason} "
@@ -137,4 +135,7 @@ def download(repository: str, revision: str) -> Path:
 
 
 def _snapshot(repository: str, revision: str, patterns: tuple[str, ...]) -> Path:
-    return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
+    folder = snapshot_download(
+        repository, revision=revision, allow_patterns=list(patterns), ignore_patterns=["*/*"]
+    )
+    return Path(folder)
