@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from kosmos2.boxes import Box
@@ -28,6 +29,10 @@ _FRACTIONS = st.one_of(
     st.integers(0, 32).map(lambda edge: edge / 32),
 )
 _INTERVALS = st.tuples(_FRACTIONS, _FRACTIONS).map(sorted)
+
+# The first example of a test may pay for imports, and a busy machine is no error.
+settings.register_profile("kosmos2", deadline=None)
+settings.load_profile("kosmos2")
 
 st.register_type_strategy(
     Box, st.builds(lambda x, y: Box(x[0], y[0], x[1], y[1]), _INTERVALS, _INTERVALS)

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from kosmos2.boxes import Box
 from kosmos2.errors import BoxError
 
-_JUST_INSIDE = 0.99999
-"""Where the original training code moves a right or lower border that touches the picture's."""
-
 
 @dataclass(frozen=True, slots=True)
 class LocationGrid:
@@ -74,10 +71,10 @@ class LocationGrid:
         A lower-right corner on the edge between two cells goes to the farther one, so this does not
         undo `decode` for boxes one cell wide or high.
         """
-        right, bottom = min(box.x1, _JUST_INSIDE), min(box.y1, _JUST_INSIDE)
+        # The original limits the corner to 0.99999; keeping it in the last cell is the same.
         return self._cells(
             (math.floor(self._scaled(box.x0)), math.floor(self._scaled(box.y0))),
-            (math.floor(self._scaled(right)), math.floor(self._scaled(bottom))),
+            (math.floor(self._scaled(box.x1)), math.floor(self._scaled(box.y1))),
         )
 
     def _scaled(self, fraction: float) -> float:

@@ -70,6 +70,15 @@ def test_encoding_agrees_with_transformers_where_that_is_defined(box: Box) -> No
         assert GRID.encode(box) == coordinate_to_patch_index(box.corners, 32)
 
 
+@given(st.from_type(Box))
+def test_encoding_as_trained_agrees_with_the_formula_of_the_original(box: Box) -> None:
+    left, top = (int(max(corner, 0) / (1 / 32)) for corner in (box.x0, box.y0))
+    right, bottom = (int(min(corner, 0.99999) / (1 / 32)) for corner in (box.x1, box.y1))
+    # Where the original starts beyond the last cell, there is no token for what it means.
+    if left < 32 and top < 32:
+        assert GRID.encode_as_trained(box) == (top * 32 + left, bottom * 32 + right)
+
+
 @given(GRIDS, st.integers(), st.integers())
 def test_raw_corners_agree_with_transformers_on_any_cells(
     grid: LocationGrid, upper_left: int, lower_right: int
