@@ -170,6 +170,6 @@ def clean_markup(draw: st.DrawFn) -> str:
 
 @given(clean_markup())
 def test_well_formed_markup_reads_as_transformers_reads_it(markup: str) -> None:
-    theirs = clean_text_and_extract_entities_with_bboxes(markup)
+    theirs = clean_text_and_extract_entities_with_bboxes(markup)  # type: ignore[no-untyped-call]
     ours = read(markup, GRID)
     assert (ours.text, entities(ours)) == theirs

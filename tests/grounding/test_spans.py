@@ -1,6 +1,7 @@
 """A grounded text never holds a span outside its text, a phrase without a box or a stray score."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -70,7 +71,7 @@ def test_mark_refuses_words_that_are_not_there(words: str) -> None:
         ({"start": 0, "end": 1, "scores": (float("nan"),)}, "0..1, got nan"),
     ],
 )
-def test_a_phrase_that_cannot_be_is_refused(fields: dict[str, object], message: str) -> None:
+def test_a_phrase_that_cannot_be_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(RecordError, match=message):
         Phrase(**{"boxes": (BOX,), **fields})
 
