@@ -63,3 +63,8 @@ class TrainingError(Kosmos2Error, RuntimeError):
 
 class MissingExtraError(Kosmos2Error, ImportError):
     """An optional library is needed; the message names the `pip install` to run."""
+
+
+def one_line(value: object) -> str:
+    """Return a text fit for a message: control characters, as in a file name, shown not obeyed."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))

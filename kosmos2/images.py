@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from kosmos2.errors import ImageError
+from kosmos2.errors import ImageError, one_line
 
 MAX_PIXELS = 178_956_970
 """The most pixels that are ever decoded: half a gigabyte as RGB, and the limit of Pillow itself."""
@@ -265,8 +265,3 @@ def _to_eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
         "a picture array holds uint8, uint16, bool or floats from 0 to 1, got "
         f"{kind} from {pixels.min()} to {pixels.max()}"
     )
-
-
-def one_line(value: object) -> str:
-    """Return the text with every control character shown, never obeyed."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))

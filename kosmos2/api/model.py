@@ -27,8 +27,8 @@ from kosmos2.engine import (
     Step,
     StopReason,
 )
-from kosmos2.errors import ConfigError, RequestError
-from kosmos2.images import Source, one_line, open_picture, preprocess
+from kosmos2.errors import ConfigError, RequestError, one_line
+from kosmos2.images import Source, open_picture, preprocess
 from kosmos2.vocab.special import Tag
 from kosmos2.vocab.tokenizer import Symbol, Tokenizer
 from kosmos2.weights import load_pretrained

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,13 +11,17 @@ import typer
 from kosmos2.cli.console import FAILED, bar, complain
 from kosmos2.cli.options import Device, Dtype
 from kosmos2.cli.showing import Outputs, Show
-from kosmos2.errors import Kosmos2Error
+from kosmos2.errors import ImageError, Kosmos2Error, one_line
 
 if TYPE_CHECKING:
     from kosmos2.api import Kosmos2, Question, Reply, View
     from kosmos2.images import Picture
 
 STDIN = "-"
+BATCH_SIZE = 8
+
+Questioner = Callable[["View"], "Sequence[Question[Reply]]"]
+"""What is asked of a picture; it may depend on the picture's size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,84 +36,79 @@ class ModelChoice:
         return Kosmos2.load(self.name, device=self.device, dtype=self.dtype)
 
 
+@dataclass(slots=True)
+class _Case:
+    """One picture on its way to its answers, or to an error."""
+
+    name: str
+    picture: "Picture | None" = None
+    questions: "Sequence[Question[Reply]]" = ()
+    replies: "list[Reply]" = field(default_factory=list)
+    error: str = ""
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """Keep an error, with the picture's name, instead of ending the run."""
+        try:
+            yield
+        except ImageError as error:  # has the name already
+            self.error = one_line(error)
+        except Kosmos2Error as error:
+            self.error = one_line(f"{self.name}: {error}")
+
+
 def ask_pictures(
-    names: Sequence[str],
-    choice: ModelChoice,
-    questions: "Callable[[View], Sequence[Question[Reply]]]",
-    outputs: Outputs,
+    names: Sequence[str], choice: ModelChoice, questioner: Questioner, outputs: Outputs
 ) -> None:
-    """Put the questions to each picture and show the answers; exit with 2 if one failed.
+    """Put questions to each picture and show the answers; exit with 2 if a picture failed.
 
     A picture that cannot be read costs one line on standard error; the others are answered.
     """
-    asking = _Asking(choice, questions, Show(outputs, model=choice.name))
-    with bar("looking", len(names)) as progress:
-        for start in range(0, len(names), asking.batch_size):
-            asking.batch(names[start : start + asking.batch_size])
-            progress.reach(min(start + asking.batch_size, len(names)), len(names), "looking")
-    asking.show.finish()
-    if asking.failures:
+    show = Show(outputs, model=choice.name)
+    model: Kosmos2 | None = None
+    failures = 0
+    for start in range(0, len(names), BATCH_SIZE):
+        cases = [_opened(name) for name in names[start : start + BATCH_SIZE]]
+        if good := [case for case in cases if case.picture is not None]:
+            model = model or choice.load()  # outside the bar: a download shows one of its own
+            with bar("looking", start, len(names)):
+                _answer(model, good, questioner)
+        for case in cases:
+            _show(show, case)
+        failures += sum(bool(case.error) for case in cases)
+    show.finish()
+    if failures:
         raise typer.Exit(FAILED)
 
 
-class _Asking:
-    """One run over many pictures. The model is loaded for the first picture that is good."""
+def _opened(name: str) -> _Case:
+    from kosmos2.images import open_picture
 
-    def __init__(
-        self,
-        choice: ModelChoice,
-        questions: "Callable[[View], Sequence[Question[Reply]]]",
-        show: Show,
-    ) -> None:
-        self.failures = 0
-        self.show = show
-        self.batch_size = 8
-        self._choice = choice
-        self._questions = questions
-        self._model: Kosmos2 | None = None
-
-    def batch(self, names: Sequence[str]) -> None:
-        """Answer about these pictures, and show it in their order."""
-        from kosmos2.images import open_picture
-
-        opened: dict[int, Picture] = {}
-        errors: dict[int, Exception] = {}
-        for index, name in enumerate(names):
-            with _caught(errors, index):
-                opened[index] = open_picture(sys.stdin.buffer.read() if name == STDIN else name)
-
-        asked: dict[int, tuple[View, Sequence[Question[Reply]]]] = {}
-        for index, view in zip(opened, self._look(list(opened.values())), strict=True):
-            with _caught(errors, index):
-                asked[index] = (view, self._questions(view))
-        replies = iter(self._answer(list(asked.values())))
-        for index, name in enumerate(names):
-            if index in errors:
-                self.failures += 1
-                complain(errors[index])
-                self.show.failure(name, errors[index])
-            else:
-                questions = asked[index][1]
-                own = [next(replies) for _ in questions]
-                self.show.answers(name, opened[index].image, questions, own)
-
-    def _look(self, pictures: "list[Picture]") -> "list[View]":
-        return self._loaded().look(pictures) if pictures else []
-
-    def _answer(self, asked: "Sequence[tuple[View, Sequence[Question[Reply]]]]") -> "list[Reply]":
-        pairs = [((view,), question) for view, questions in asked for question in questions]
-        return self._loaded().answer(pairs) if pairs else []
-
-    def _loaded(self) -> "Kosmos2":
-        if self._model is None:
-            self._model = self._choice.load()
-        return self._model
+    case = _Case(name)
+    with case.trying():
+        case.picture = open_picture(sys.stdin.buffer.read() if name == STDIN else name)
+    return case
 
 
-@contextmanager
-def _caught(errors: dict[int, Exception], index: int) -> Iterator[None]:
-    """Keep the error of one picture instead of ending the run."""
-    try:
-        yield
-    except Kosmos2Error as error:
-        errors[index] = error
+def _answer(model: "Kosmos2", cases: Sequence[_Case], questioner: Questioner) -> None:
+    """Encode all pictures in one batch, and answer all their questions."""
+    views = model.look([case.picture for case in cases if case.picture is not None])
+    for case, view in zip(cases, views, strict=True):
+        with case.trying():
+            case.questions = questioner(view)
+    pairs = [
+        (case, view, question)
+        for case, view in zip(cases, views, strict=True)
+        for question in case.questions
+    ]
+    replies = model.answer([((view,), question) for _, view, question in pairs])
+    for (case, _, _), reply in zip(pairs, replies, strict=True):
+        case.replies.append(reply)
+
+
+def _show(show: Show, case: _Case) -> None:
+    if case.error or case.picture is None:
+        complain(case.error)
+        show.failure(case.name, case.error)
+    else:
+        show.answers(case.name, case.picture.image, case.questions, case.replies)

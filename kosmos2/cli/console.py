@@ -12,12 +12,12 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
+    TimeElapsedColumn,
 )
 from rich.text import Text
 from typer.core import TyperGroup
 
-from kosmos2.errors import Kosmos2Error
+from kosmos2.errors import Kosmos2Error, one_line
 
 FAILED = 2
 """The exit code whenever something asked for could not be done."""
@@ -45,7 +45,7 @@ def say(line: str = "") -> None:
 
 def complain(error: object) -> None:
     """Print one line on standard error."""
-    line = " ".join(str(error).split()) or type(error).__name__
+    line = one_line(error) or type(error).__name__
     console = Console(stderr=True)
     console.print(Text.assemble(("error: ", "bold red"), line), soft_wrap=True)
 
@@ -67,15 +67,21 @@ class Bar:
 
 
 @contextmanager
-def bar(what: str, total: int) -> Iterator[Bar]:
-    """Show a progress bar on standard error while the block runs."""
+def bar(what: str, done: int, total: int) -> Iterator[Bar]:
+    """Show a progress bar on standard error while the block runs; print nothing meanwhile."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        TimeElapsedColumn(),
     )
-    hidden = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        yield Bar(progress, progress.add_task(what, total=total))
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        disable=not console.is_terminal,
+    ) as progress:
+        yield Bar(progress, progress.add_task(what, completed=done, total=total))

@@ -154,7 +154,8 @@ def _weights(name: str, checkpoint: "Checkpoint") -> list[tuple[str, str]]:
         ("numbers", ", ".join(dtypes)),
     ]
     for path in checkpoint.files:
-        rows.append((path.name, f"{path.stat().st_size:,} bytes, sha256 {sha256(path)}"))
+        rows.append((path.name, f"{path.stat().st_size:,} bytes"))
+        rows.append(("sha256", sha256(path)))
     return rows
 
 
@@ -234,6 +235,8 @@ def explain(prompt: Prompt, tokenizer: Tokenizer) -> list[str]:
                 )
     literal = "".join(_literal(segment, tokenizer) for segment in prompt.segments)
     for fault in read_leniently(literal, tokenizer.grid).malformed:
+        if fault.reason == "phrase_without_boxes":
+            continue  # the very form of a prompt that asks where a phrase is
         lines.append(f"The markup of the prompt is malformed: {fault.reason}, {fault.detail}.")
     return lines or [
         "This prompt asks for boxes. An answer that still has none tied no words to a place."

@@ -76,7 +76,10 @@ def sample(
 
     maker = _maker(split, nouns, size, seed, cache)
     (out / "previews").mkdir(parents=True, exist_ok=True)
-    with (out / "records.jsonl").open("w", encoding="utf-8") as records, bar("scenes", count) as it:
+    with (
+        (out / "records.jsonl").open("w", encoding="utf-8") as records,
+        bar("scenes", 0, count) as it,
+    ):
         for index in range(count):
             scene = maker.scene(index)
             name = f"{split}-{seed}-{index:05d}.png"

@@ -81,10 +81,10 @@ class Show:
             _print(name, questions, replies)
         self._write(name, image, joined(replies))
 
-    def failure(self, name: str, error: Exception) -> None:
+    def failure(self, name: str, reason: str) -> None:
         """Say in JSON that a picture has no answers; the error line itself is on standard error."""
         if self._outputs.as_json:
-            say(json.dumps({"image": name, "error": " ".join(str(error).split())}))
+            say(json.dumps({"image": name, "error": reason}))
 
     def finish(self) -> None:
         """Write the page of all pictures shown."""
@@ -165,7 +165,7 @@ def _print(name: str, questions: "Sequence[Question[Reply]]", replies: "Sequence
     console.print(Text.assemble((name, "bold"), (size, "dim")), soft_wrap=True)
     for question, reply in zip(questions, replies, strict=True):
         if question.prompt.task is not Task.FIND or not reply.phrases:
-            console.print(Text(reply.text or "(no words)"))
+            console.print(Text(reply.text or "(no words)"), soft_wrap=True)
         if question.prompt.task is not Task.ASK and not reply.phrases:
             console.print(Text(why_no_boxes(question, reply), style="dim"))
     grounded = joined(replies)
