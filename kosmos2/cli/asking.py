@@ -71,7 +71,7 @@ def ask_pictures(
         cases = [_opened(name) for name in names[start : start + BATCH_SIZE]]
         if good := [case for case in cases if case.picture is not None]:
             model = model or choice.load()  # outside the bar: a download shows one of its own
-            with bar("looking", start, len(names)):
+            with bar("looking", len(names), done=start):
                 _answer(model, good, questioner)
         for case in cases:
             _show(show, case)

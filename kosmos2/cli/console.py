@@ -67,7 +67,7 @@ class Bar:
 
 
 @contextmanager
-def bar(what: str, done: int, total: int) -> Iterator[Bar]:
+def bar(what: str, total: int, *, done: int = 0) -> Iterator[Bar]:
     """Show a progress bar on standard error while the block runs; print nothing meanwhile."""
     console = Console(stderr=True)
     columns = (

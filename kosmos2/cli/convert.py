@@ -54,7 +54,7 @@ def convert(
     from kosmos2.weights.convert import Format
     from kosmos2.weights.convert import convert as write
 
-    with bar("converting", 0, 1) as progress:
+    with bar("converting", 1) as progress:
 
         def report(step: "Step") -> None:
             progress.reach(step.done, step.total, step.tensor[-40:])

@@ -78,7 +78,7 @@ def sample(
     (out / "previews").mkdir(parents=True, exist_ok=True)
     with (
         (out / "records.jsonl").open("w", encoding="utf-8") as records,
-        bar("scenes", 0, count) as it,
+        bar("scenes", count) as it,
     ):
         for index in range(count):
             scene = maker.scene(index)
