@@ -1,7 +1,6 @@
 """One checkpoint format into the other, or into another number type, without a network in memory.
 
-Tensors go from file to file: one at a time into the original's container, one shard at a time into
-a Hugging Face folder.
+Tensors go from file to file, one at a time.
 """
 
 from __future__ import annotations

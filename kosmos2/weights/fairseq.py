@@ -21,13 +21,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from kosmos2.errors import WeightsError
 from kosmos2.model import ModelConfig, Network, TextConfig, VisionConfig
 from kosmos2.weights.huggingface import format_config, parse_config
 from kosmos2.weights.mapping import EMBEDDING, ORIGINAL, Shape
-from kosmos2.weights.tensors import Spec, StateSource, TensorSource, assemble, check_state
+from kosmos2.weights.tensors import (
+    Spec,
+    StateSource,
+    TensorSource,
+    assemble,
+    check_state,
+    raw_bytes,
+    replacing,
+)
 from kosmos2.weights.unpickle import Inert, read_container
 
 HEAD_WIDTH = 64
@@ -168,17 +175,18 @@ def write(
     pickled = io.BytesIO()
     _Pickler(pickled, protocol=2).dump(container)
 
-    partial = path.with_name(f".{path.name}.partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+    with (
+        replacing(path) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive,
+    ):
         _write_record(archive, "data.pkl", pickled.getbuffer())
         _write_record(archive, "byteorder", b"little")
         for name, lazy in tensors.items():
-            _write_record(archive, f"data/{lazy.key}", _bytes(source.read(name)))
+            _write_record(archive, f"data/{lazy.key}", raw_bytes(source.read(name)))
             on_tensor(name)
         for name, tensor in extra.state.items():
-            _write_record(archive, f"data/{model[name].key}", _bytes(tensor))
+            _write_record(archive, f"data/{model[name].key}", raw_bytes(tensor))
         _write_record(archive, "version", b"3\n")
-    partial.replace(path)
 
 
 def unread_tensors(config: ModelConfig, dtype: torch.dtype) -> StateSource:
@@ -224,11 +232,6 @@ class _Pickler(pickle.Pickler):
             return None
         storage_type = _STORAGES[obj.spec.dtype]
         return "storage", storage_type, obj.key, "cpu", math.prod(obj.spec.shape)
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    numbers = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-    return numbers.numpy().data
 
 
 def _write_record(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> None:
