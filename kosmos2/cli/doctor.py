@@ -66,6 +66,8 @@ def doctor(
     Example:  kosmos2 doctor --prompt "<grounding>An image of"
     """
     _show("installed", _installed())
+    for line in _missing():
+        say(line)
     _show("device", _devices())
     try:
         checkpoint = _open(model)
@@ -88,11 +90,20 @@ def _show(title: str, rows: Sequence[tuple[str, str]]) -> None:
 
 def _installed() -> list[tuple[str, str]]:
     rows = [("python", platform.python_version()), ("kosmos2", kosmos2.__version__)]
-    rows += [(name, _version(name) or "missing: pip install kosmos2") for name in CORE]
-    for extra, name in EXTRAS.items():
-        there = _version(name) or f'not installed: pip install "kosmos2[{extra}]"'
-        rows.append((f"{name} (extra {extra})", there))
+    rows += [(name, _version(name) or "missing") for name in CORE]
+    rows += [(f"{name} (extra {extra})", _version(name) or "-") for extra, name in EXTRAS.items()]
     return rows
+
+
+def _missing() -> list[str]:
+    """Return how to install each library that is not there."""
+    lines = [f"{name} is missing: pip install {name}" for name in CORE if not _version(name)]
+    lines += [
+        f'for the extra {extra}: pip install "kosmos2[{extra}]"'
+        for extra, name in EXTRAS.items()
+        if not _version(name)
+    ]
+    return lines
 
 
 def _version(name: str) -> str:
