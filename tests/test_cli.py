@@ -15,7 +15,8 @@ from typer.testing import CliRunner, Result
 
 import kosmos2
 from kosmos2 import Kosmos2
-from kosmos2.cli import app, asking, doctor
+from kosmos2.cli import app, asking
+from kosmos2.cli.doctor import doctor
 from kosmos2.cli.pictures import read_corners
 from kosmos2.cli.showing import DRAWABLE
 from kosmos2.tasks import Task
