@@ -74,10 +74,9 @@ def tokens(grounded: GroundedText, tokenizer: Tokenizer) -> list[int]:
     """
     grounded = grounded.trimmed()
     ids, offsets = tokenizer.encode_text_with_offsets(grounded.text)
-    blank = [not grounded.text[start:stop].strip() for start, stop in offsets]
     vocabulary, cursor = tokenizer.vocabulary, 0
     found: list[int] = []
-    for first, last, boxes in _token_spans(grounded, offsets, blank):
+    for first, last, boxes in _token_spans(grounded, offsets):
         found += ids[cursor:first]
         if last > first:
             found.append(vocabulary.tag(Tag.PHRASE))
@@ -147,7 +146,7 @@ def _refuse_overlap(grounded: GroundedText, phrase: Phrase, cursor: int) -> None
 
 
 def _token_spans(
-    grounded: GroundedText, offsets: Sequence[tuple[int, int]], blank: Sequence[bool]
+    grounded: GroundedText, offsets: Sequence[tuple[int, int]]
 ) -> list[tuple[int, int, tuple[Box, ...]]]:
     """Return (first token, token after the last, boxes), in order and without overlap."""
     cursor = 0
@@ -155,7 +154,7 @@ def _token_spans(
     for phrase in grounded.phrases:
         _refuse_overlap(grounded, phrase, cursor)
         cursor = phrase.end
-        first, last = _tokens_of(phrase, offsets, blank)
+        first, last = _tokens_of(phrase, offsets)
         if spans and first < spans[-1][1]:
             before = spans.pop()
             spans.append((before[0], max(before[1], last), before[2] + phrase.boxes))
@@ -164,24 +163,13 @@ def _token_spans(
     return spans
 
 
-def _tokens_of(
-    phrase: Phrase, offsets: Sequence[tuple[int, int]], blank: Sequence[bool]
-) -> tuple[int, int]:
-    inside = [
-        index
-        for index, (start, stop) in enumerate(offsets)
-        if not blank[index] and start < phrase.end and stop > phrase.start
-    ]
-    if phrase.is_anonymous or not inside:
-        inside = []
-        after = (i for i, (_, stop) in enumerate(offsets) if not blank[i] and stop > phrase.start)
-        first = last = next(after, len(offsets))
-    else:
-        first, last = inside[0], inside[-1] + 1
-    # A token of blanks ("▁" before an unknown letter) belongs to the word that it opens.
-    while first and blank[first - 1]:
-        first -= 1
-    return first, last if inside else first
+def _tokens_of(phrase: Phrase, offsets: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Return the tokens that a phrase touches; none, at its place, where it has no words."""
+    count = len(offsets)
+    first = next((i for i, (_, stop) in enumerate(offsets) if stop > phrase.start), count)
+    if phrase.is_anonymous:
+        return first, first
+    return first, next((i for i in range(first, count) if offsets[i][0] >= phrase.end), count)
 
 
 def _events_of_string(markup: str) -> Iterator[Event]:
