@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from kosmos2.vocab.special import Tag
 
-_MARKUP = re.compile("(" + "|".join(re.escape(tag) for tag in Tag) + r"|<patch_index_[0-9]{4,}>)")
-_TAGS = {str(tag): tag for tag in Tag}
-_LOCATION = re.compile(r"<patch_index_([0-9]{4}|[1-9][0-9]{4,})>")
+_LOCATION = r"<patch_index_((?:[0-9]|[1-9][0-9]+)[0-9]{3})>"
+_MARKUP = re.compile("|".join([*(re.escape(str(tag)) for tag in Tag), _LOCATION]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +47,11 @@ def parse_markup_string(text: str) -> tuple[Segment, ...]:
 
     Only for text whose author may control the model; anything not exactly a tag stays text.
     """
-    return tuple(_segment(part) for part in _MARKUP.split(text) if part)
-
-
-def _segment(part: str) -> Segment:
-    if location := _LOCATION.fullmatch(part):
-        return Cell(int(location[1]))
-    return _TAGS.get(part, part)
+    segments: list[Segment] = []
+    position = 0
+    for found in _MARKUP.finditer(text):
+        segments.append(text[position : found.start()])
+        segments.append(Cell(int(found[1])) if found[1] else Tag(found[0]))
+        position = found.end()
+    segments.append(text[position:])
+    return tuple(segment for segment in segments if segment != "")

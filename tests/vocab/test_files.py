@@ -44,6 +44,16 @@ def test_transformers_loads_a_small_tokenizer_with_the_same_ids(
     check_same(tiny_tokenizer, PreTrainedTokenizerFast.from_pretrained(tmp_path))
 
 
+def test_transformers_keeps_tags_and_cells_when_it_skips_special_tokens(
+    tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    tiny_tokenizer.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    text = theirs.decode(theirs(MARKUP[3]).input_ids, skip_special_tokens=True)
+    assert text == "</doc><image></image></chunk></line>"
+    assert theirs.decode(theirs("<patch_index_0003>").input_ids) == "<s><patch_index_0003></s>"
+
+
 @pytest.fixture(scope="module")
 def saved(real_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("released")
@@ -116,14 +126,24 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
         Tokenizer.from_folder(tmp_path / "nowhere")
 
 
-def test_a_dictionary_of_another_model_is_refused(shared_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("first", "added", "message"),
+    [
+        (0, ["quux 1"], r"1 dictionary lines name no piece \['quux'\], 0 pieces have no line"),
+        (1, [], r"0 dictionary lines name no piece \[\], 1 pieces have no line \['\.'\]"),
+        (0, [". 1"], "1 lines repeat"),
+    ],
+)
+def test_a_dictionary_of_another_model_is_refused(
+    shared_data: Path, tmp_path: Path, first: int, added: list[str], message: str
+) -> None:
     released = shared_data / "kosmos2-tokenizer"
     (tmp_path / "sentencepiece.bpe.model").write_bytes(
         (released / "sentencepiece.bpe.model").read_bytes()
     )
     lines = (released / "dict.txt").read_text(encoding="utf-8").splitlines()
-    (tmp_path / "dict.txt").write_text("\n".join([*lines[:-1], "quux 1"]), encoding="utf-8")
-    with pytest.raises(VocabularyError, match=r"1 dictionary lines name no piece \['quux'\]"):
+    (tmp_path / "dict.txt").write_text("\n".join([*lines[first:], *added]), encoding="utf-8")
+    with pytest.raises(VocabularyError, match=message):
         Tokenizer.from_folder(tmp_path)
 
 

@@ -50,6 +50,7 @@ def test_what_is_not_exactly_a_tag_stays_text() -> None:
         "a < b > c",
     ):
         assert parse_markup_string(text) == (text,)
+        assert parse_markup_string(f"a {text} b") == (f"a {text} b",)
 
 
 def test_nothing_is_no_segment() -> None:

@@ -69,6 +69,14 @@ def test_a_damaged_file_is_read_or_refused_with_its_name(position: int, byte: in
     read_or_refuse(UNIGRAM[:position] + bytes([byte]) + UNIGRAM[position + 1 :])
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"\x0a\x00", b"\x08\x01", b"\x0f", b"\x0a\x03\x0a\x01\xff"]
+)
+def test_what_is_no_model_is_refused(content: bytes) -> None:
+    with pytest.raises(VocabularyError, match=r"broken\.model is no sentencepiece model"):
+        parse_sentencepiece(content, source="broken.model")
+
+
 def read_or_refuse(content: bytes) -> None:
     try:
         assert parse_sentencepiece(content, source="broken.model").pieces
