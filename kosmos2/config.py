@@ -1,4 +1,4 @@
-"""Read a recipe (TOML) into frozen dataclasses; name the key that is wrong and its nearest match."""
+"""Read a recipe (TOML) into frozen dataclasses; name a wrong key and its nearest match."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
 
 
 def build(kind: type[T], tree: Mapping[str, Any], *, where: str) -> T:
-    """Return `tree` as a dataclass of type `kind`; unknown, missing and ill-typed keys are named."""
+    """Return `tree` as a dataclass of type `kind`; unknown, missing, ill-typed keys are named."""
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in tree:
@@ -72,7 +72,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     tree[last] = value
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
+def _value(hint: object, value: object, where: str) -> object:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} must be a table, got {value!r}")
@@ -87,7 +87,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     return _scalar(hint, value, where)
 
 
-def _tuple(hint: Any, value: Any, where: str) -> tuple[Any, ...]:
+def _tuple(hint: object, value: object, where: str) -> tuple[object, ...]:
     if not isinstance(value, (list, tuple)):
         raise ConfigError(f"{where} must be a list, got {value!r}")
     item, *rest = typing.get_args(hint)
@@ -99,13 +99,13 @@ def _tuple(hint: Any, value: Any, where: str) -> tuple[Any, ...]:
     return tuple(_value(kind, each, where) for kind, each in zip(kinds, value, strict=True))
 
 
-def _one_of(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+def _one_of(choices: tuple[object, ...], value: object, where: str) -> object:
     if value not in choices:
         raise ConfigError(f"{where} must be one of {', '.join(map(str, choices))}, got {value!r}")
     return value
 
 
-def _union(hint: Any, value: Any, where: str) -> Any:
+def _union(hint: object, value: object, where: str) -> object:
     kinds = typing.get_args(hint)
     if value is None and type(None) in kinds:
         return None
@@ -113,7 +113,8 @@ def _union(hint: Any, value: Any, where: str) -> Any:
     return _value(kind, value, where)
 
 
-def _scalar(kind: Any, value: Any, where: str) -> Any:
+def _scalar(kind: object, value: object, where: str) -> object:
+    assert isinstance(kind, type), f"recipes have no fields of type {kind}"
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:

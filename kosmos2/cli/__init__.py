@@ -11,8 +11,10 @@ from kosmos2.cli.console import Commands, say
 from kosmos2.cli.convert import convert
 from kosmos2.cli.demo import demo
 from kosmos2.cli.doctor import doctor
+from kosmos2.cli.evaluate import evaluate
 from kosmos2.cli.pictures import ask, caption, describe, find, ground
 from kosmos2.cli.scenes import scenes
+from kosmos2.cli.train import train
 
 __all__ = ["app", "main"]
 
@@ -42,9 +44,10 @@ def _everywhere(
     """Nothing: options of all commands stand at the commands."""
 
 
-for _command in (caption, ground, find, describe, ask, demo, convert, doctor):
+for _command in (caption, ground, find, describe, ask, demo, convert, doctor, train):
     app.command(_command.__name__, no_args_is_help=_command not in (demo, doctor))(_command)
 app.add_typer(scenes, name="scenes")
+app.add_typer(evaluate, name="eval")
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kosmos2.data.lessons import Lesson
+from kosmos2.data.patches import PatchTargets
 
 PADDING_ID = 1
 PADDING_LESSON = -1
@@ -33,14 +34,17 @@ class Batch:
     source_L: Tensor
     """Where a target is predicted from, as an index into the flattened B * T positions."""
     target_L: Tensor
+    noun_BP: Tensor
+    """What each patch (without the class token) shows; see `data.patches`."""
+    sides_BP4: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`."""
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
         return Batch(**moved)
 
-    def mask_BTT(self) -> Tensor:
-        """Return True where a position may look: back, within its own lesson or the prefix."""
+    def attention_mask(self) -> Tensor:
+        """Return mask_BTT, True where a position may look: back, in its lesson or the prefix."""
         lesson_BT1, lesson_B1T = self.lesson_BT[:, :, None], self.lesson_BT[:, None, :]
         length = self.ids_BT.shape[1]
         causal_TT = torch.ones(length, length, dtype=torch.bool, device=self.ids_BT.device).tril()
@@ -52,6 +56,7 @@ class Row:
     """One picture and its lessons, packed."""
 
     pixels_CYX: Tensor
+    patches: PatchTargets
     ids: list[int]
     image_mask: list[bool]
     lesson: list[int]
@@ -62,6 +67,7 @@ class Row:
 
 def pack(
     pixels_CYX: Tensor,
+    patches: PatchTargets,
     prefix: tuple[Sequence[int], Sequence[bool]],
     lessons: Sequence[Lesson],
 ) -> Row:
@@ -70,6 +76,7 @@ def pack(
     start = len(ids)
     row = Row(
         pixels_CYX=pixels_CYX,
+        patches=patches,
         ids=ids,
         image_mask=image_mask,
         lesson=[PREFIX_LESSON] * start,
@@ -108,7 +115,10 @@ def collate(rows: Sequence[Row], *, multiple: int) -> Batch:
         lesson_BT=padded([row.lesson for row in rows], PADDING_LESSON),
         positions_BT=padded([row.positions for row in rows], PADDING_ID),
         source_L=torch.tensor(
-            [n * length + source for n, row in enumerate(rows) for source in row.sources]
+            [n * length + source for n, row in enumerate(rows) for source in row.sources],
+            dtype=torch.long,
         ),
-        target_L=torch.tensor([target for row in rows for target in row.targets]),
+        target_L=torch.tensor([target for row in rows for target in row.targets], dtype=torch.long),
+        noun_BP=torch.stack([row.patches.noun_P for row in rows]),
+        sides_BP4=torch.stack([row.patches.sides_P4 for row in rows]),
     )

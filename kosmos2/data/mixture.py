@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kosmos2.data.collate import Batch, Row, collate
@@ -80,6 +81,6 @@ def batches(
         batch_sampler=mixture,
         num_workers=workers,
         collate_fn=_Collate(multiple),
-        persistent_workers=False,
+        generator=torch.Generator().manual_seed(mixture.seed),  # not the run's random state
         prefetch_factor=4 if workers else None,
     )

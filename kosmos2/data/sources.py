@@ -16,10 +16,13 @@ from PIL import Image
 from kosmos2 import images
 from kosmos2.data.collate import Row, pack
 from kosmos2.data.lessons import Lesson, Teacher
+from kosmos2.data.patches import BACKGROUND, patch_targets, unknown
 from kosmos2.errors import RecordError
 from kosmos2.grounding.spans import GroundedText, Phrase
+from kosmos2.model.config import VisionConfig
 from kosmos2.records.record import GroundedRecord
-from kosmos2.scenes.maker import Scene, SceneMaker
+from kosmos2.scenes.maker import SceneMaker
+from kosmos2.scenes.scene import Scene
 
 
 class Source(Protocol):
@@ -33,46 +36,66 @@ class Source(Protocol):
 class SceneSource:
     """Scenes made on the fly; several lessons a picture, drawn with the scene's own number."""
 
-    def __init__(self, maker: SceneMaker, teacher: Teacher, *, max_lessons: int) -> None:
+    def __init__(
+        self, maker: SceneMaker, teacher: Teacher, *, max_lessons: int, patches_per_side: int
+    ) -> None:
         self.maker = maker
         self.teacher = teacher
         self.max_lessons = max_lessons
+        self.patches_per_side = patches_per_side
+        self.numbers = {noun: n for n, noun in enumerate(maker.recipe.nouns, BACKGROUND + 1)}
 
     def row(self, index: int) -> Row:
-        """Return scene `index` with its caption first and a draw of its other lessons."""
+        """Return scene `index` with its caption first, its phrases, and a draw of the rest."""
         scene = self.maker.scene(index)
+        lessons = self._lessons(scene, index) if self.max_lessons else []
+        things = [(self.numbers[group.noun], box) for group in scene.groups for box in group.boxes]
+        grid = self.teacher.tokenizer.grid
+        patches = patch_targets(things, side=self.patches_per_side, grid=grid)
+        return pack(to_tensor(scene.image), patches, self.teacher.prefix(), lessons)
+
+    def _lessons(self, scene: Scene, index: int) -> list[Lesson]:
         rng = np.random.Generator(np.random.PCG64([self.maker.recipe.seed, index, 1]))
         lessons = [_caption(scene, self.teacher, rng), *_finds(scene, self.teacher, rng)]
         others = _others(scene, self.teacher)
         free = max(0, self.max_lessons - len(lessons))
         lessons.extend(others[int(number)] for number in rng.permutation(len(others))[:free])
-        return pack(to_tensor(scene.image), self.teacher.prefix(), lessons)
+        return lessons
 
 
 class RecordSource:
     """Grounded records whose pictures are files below one folder."""
 
     def __init__(
-        self, records: Sequence[GroundedRecord], folder: Path, teacher: Teacher, *, size: int
+        self,
+        records: Sequence[GroundedRecord],
+        folder: Path,
+        teacher: Teacher,
+        config: VisionConfig,
     ) -> None:
         if not records:
             raise RecordError("no records to train on")
+        for record in records:
+            if record.image is None:
+                raise RecordError(f"record {record.id}: no image path, so it cannot be trained on")
         self.records = records
         self.folder = folder
         self.teacher = teacher
-        self.size = size
+        self.config = config
 
     def row(self, index: int) -> Row:
         """Return record `index` (they repeat): its caption, and each expression found."""
         record = self.records[index % len(self.records)]
+        assert record.image is not None
         image = images.load(self.folder / record.image)
-        square = image.resize((self.size, self.size), Image.Resampling.BICUBIC)
+        square = image.resize((self.config.image_size,) * 2, Image.Resampling.BICUBIC)
         grounded = roots(record.grounded("ref_exps"))
         lessons = [self.teacher.grounded_caption(grounded)]
         for phrase in grounded.phrases:
             lessons.append(self.teacher.find(grounded.phrase_text(phrase), phrase.boxes))
             lessons.append(self.teacher.describe(phrase.boxes[0], grounded.phrase_text(phrase)))
-        return pack(to_tensor(np.asarray(square)), self.teacher.prefix(), lessons)
+        patches = unknown(self.config.patches_per_side)
+        return pack(to_tensor(np.asarray(square)), patches, self.teacher.prefix(), lessons)
 
 
 def roots(grounded: GroundedText) -> GroundedText:
@@ -92,8 +115,6 @@ def roots(grounded: GroundedText) -> GroundedText:
 def to_tensor(image_YXC: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> torch.Tensor:
     """Return pixels_CYX in uint8."""
     return torch.from_numpy(np.ascontiguousarray(image_YXC.transpose(2, 0, 1)))
-
-
 
 
 def _caption(scene: Scene, teacher: Teacher, rng: np.random.Generator) -> Lesson:

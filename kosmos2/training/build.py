@@ -76,9 +76,14 @@ def _source(
     if source.kind == "records":
         path = Path(source.path)
         records = list(read_jsonl(path))
-        return RecordSource(records, path.parent, teacher, size=recipe.model.vision.image_size)
+        return RecordSource(records, path.parent, teacher, recipe.model.vision)
     maker = scene_maker(recipe, source, sprites, split="train")
-    return SceneSource(maker, teacher, max_lessons=source.max_lessons)
+    return SceneSource(
+        maker,
+        teacher,
+        max_lessons=source.max_lessons,
+        patches_per_side=recipe.model.vision.patches_per_side,
+    )
 
 
 def _texts(maker: SceneMaker, count: int) -> Iterator[str]:

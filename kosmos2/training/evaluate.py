@@ -100,7 +100,10 @@ def sheet(scenes: Sequence[Scene], captions: Sequence[Caption]) -> Image.Image:
 
 
 def _wrapped(
-    text: str, pen: ImageDraw.ImageDraw, font: ImageFont.ImageFont, width: int
+    text: str,
+    pen: ImageDraw.ImageDraw,
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    width: int,
 ) -> list[str]:
     lines = [""]
     for word in text.split():

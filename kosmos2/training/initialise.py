@@ -16,7 +16,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from kosmos2.model.decoder import DecoderBlock
 from kosmos2.model.network import Network
+from kosmos2.model.vision import VisionBlock
 from kosmos2.vocab.special import Vocabulary
 
 
@@ -51,8 +53,9 @@ def _vision(network: Network, mixing: Tensor, generator: torch.Generator) -> Non
     tower.positions[1:] = _waves(tower.config.patches_per_side, mixing)
     residual = (2 * tower.config.num_layers) ** -0.5
     for block in tower.blocks:
-        block.output.weight *= residual  # type: ignore[operator,union-attr]
-        block.contract.weight *= residual  # type: ignore[operator,union-attr]
+        assert isinstance(block, VisionBlock)
+        block.output.weight.mul_(residual)
+        block.contract.weight.mul_(residual)
 
 
 def _resampler(network: Network, mixing: Tensor, generator: torch.Generator) -> None:
@@ -65,7 +68,8 @@ def _resampler(network: Network, mixing: Tensor, generator: torch.Generator) -> 
     chosen_Q = torch.linspace(0, side**2 - 1, config.num_latents).round().long()
     places_QE = nn.functional.normalize(_waves(side, mixing)[chosen_Q], dim=-1)
     wanted_QD = resampler.key(resampler.input(places_QE))
-    resampler.query.weight.copy_(torch.linalg.lstsq(resampler.latents, wanted_QD).solution.T)
+    # Random latents are nearly orthogonal: this sends each to about its wanted query.
+    resampler.query.weight.copy_(wanted_QD.T @ resampler.latents / config.text.width)
 
 
 def _decoder(network: Network, generator: torch.Generator) -> None:
@@ -75,8 +79,9 @@ def _decoder(network: Network, generator: torch.Generator) -> None:
     decoder.embedding.weight[1].zero_()
     gain = math.sqrt(math.log(2 * max(decoder.config.num_layers, 2)))  # sub-LN, as in torchscale
     for block in decoder.blocks:
+        assert isinstance(block, DecoderBlock)
         for layer in (block.value, block.output, block.expand, block.contract):
-            layer.weight *= gain / math.sqrt(3)  # type: ignore[operator,union-attr,arg-type]
+            layer.weight.mul_(gain / math.sqrt(3))
 
 
 def _locations(embedding: Tensor, vocabulary: Vocabulary, generator: torch.Generator) -> None:

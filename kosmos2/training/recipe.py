@@ -1,4 +1,4 @@
-"""Everything about a run. Stored beside its output; `recipes/train/*.toml` are complete examples."""
+"""Everything about a run. Stored beside its output; examples are in `recipes/train`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class SourceRecipe:
     max_side: float = 0.55
     max_single_side: float = 0.85
     max_lessons: int = 6
+    """scenes: caption, phrases and questions behind one picture; 0 trains the tower alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,8 @@ class LossRecipe:
     """Weight of a location target; a text target weighs 1."""
     location_spread: float = 0.0
     """Standard deviation, in cells, of the soft target around the true cell; 0 is one-hot."""
+    patch_weight: float = 0.0
+    """Weight of what every patch shows (live scenes only), a teacher for the vision tower."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,8 @@ class TrainRecipe:
     """`vocab_size` is set from the vocabulary."""
     scenes: ScenesRecipe
     sources: tuple[SourceRecipe, ...]
+    start_from: str = ""
+    """Folder of a finished run of the same sizes whose weights are the first ones here."""
     loss: LossRecipe = field(default_factory=LossRecipe)
     optimizer: OptimizerRecipe
     run: RunRecipe = field(default_factory=RunRecipe)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kosmos2 import images
@@ -22,7 +22,7 @@ from kosmos2.data.sources import Source
 from kosmos2.errors import TrainingError
 from kosmos2.model.network import Network
 from kosmos2.training import checkpoint
-from kosmos2.training.loss import Losses, TargetLoss
+from kosmos2.training.loss import Losses, PatchHead, TargetLoss
 from kosmos2.training.recipe import TrainRecipe
 from kosmos2.training.schedule import learning_rate, optimizer_of
 
@@ -35,6 +35,7 @@ class Progress:
     pictures: int
     text_loss: float
     location_loss: float
+    patch_loss: float
     learning_rate: float
     gradient_norm: float
     pictures_per_second: float
@@ -59,7 +60,11 @@ class Trainer:
         self.teacher = teacher
         self.sources = sources
         self.device = next(network.parameters()).device
-        self.optimizer = optimizer_of(network, recipe.optimizer)
+        self.patch_head = PatchHead(
+            recipe.model.vision.width, len(recipe.scenes.nouns), recipe.bins
+        ).to(self.device)
+        self.trained = nn.ModuleDict({"network": network, "patch_head": self.patch_head})
+        self.optimizer = optimizer_of(self.trained, recipe.optimizer)
         self.loss = TargetLoss(recipe.loss, teacher.vocabulary, self.device)
         self.step = 0
 
@@ -71,16 +76,20 @@ class Trainer:
                 f"the checkpoint in {self.folder} was made by another recipe. "
                 "Resume with the recipe stored beside it, or start a new folder."
             )
-        self.network.load_state_dict(state["network"])
+        self.trained.load_state_dict(state["trained"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
         self.step = state["step"]
+
+    def start_from(self, folder: Path) -> None:
+        """Take the weights of another run as the first ones; nothing else of it."""
+        self.trained.load_state_dict(checkpoint.read(folder)["trained"])
 
     def save(self) -> None:
         """Write the checkpoint."""
         state = {
             "recipe": _must_match(self.recipe),
-            "network": self.network.state_dict(),
+            "trained": self.trained.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": torch.get_rng_state(),
             "step": self.step,
@@ -108,7 +117,7 @@ class Trainer:
                 evaluate(self.step)
                 self.network.train()
 
-    def _groups(self) -> Any:
+    def _groups(self) -> Iterator[list[Batch]]:
         """Yield the batches of each step from here on."""
         optimizer, run = self.recipe.optimizer, self.recipe.run
         mixture = Mixture(
@@ -119,9 +128,7 @@ class Trainer:
             stop=optimizer.steps * optimizer.accumulation,
         )
         group: list[Batch] = []
-        for batch in batches(
-            self.sources, mixture, workers=run.workers, multiple=run.pad_multiple
-        ):
+        for batch in batches(self.sources, mixture, workers=run.workers, multiple=run.pad_multiple):
             group.append(batch)
             if len(group) == optimizer.accumulation:
                 yield group
@@ -137,9 +144,7 @@ class Trainer:
             losses = self.losses(batch.to(self.device))
             (losses.objective / len(group)).backward()  # type: ignore[no-untyped-call]
             meter.count(losses, len(batch.ids_BT))
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.network.parameters(), self.recipe.optimizer.clip
-        )
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimizer.clip)
         if not torch.isfinite(norm):
             raise TrainingError(
                 f"step {self.step + 1}: the gradient is not finite ({norm.item()}). The last "
@@ -152,19 +157,24 @@ class Trainer:
         """Return the losses of a batch on this device."""
         network = self.network
         with self._precision(), self._attention():
-            pixels_BCYX = images.normalise(batch.pixels_BCYX)
-            latents_BQD = network.encode_images(pixels_BCYX)
-            embeds_BTD = network.embed(batch.ids_BT, batch.image_mask_BT, latents_BQD)
-            hidden_BTD = network.decode(embeds_BTD, batch.positions_BT, batch.mask_BTT())
-            logits_LV = network.logits(hidden_BTD.flatten(0, 1)[batch.source_L])
-        return self.loss(logits_LV, batch.target_L)
+            features_NPE = network.vision(images.normalise(batch.pixels_BCYX))
+            patch_loss = self.patch_head(features_NPE, batch.noun_BP, batch.sides_BP4)
+            if len(batch.target_L):
+                latents_BQD = network.resampler(features_NPE)
+                embeds_BTD = network.embed(batch.ids_BT, batch.image_mask_BT, latents_BQD)
+                hidden_BTD = network.decode(embeds_BTD, batch.positions_BT, batch.attention_mask())
+                hidden_LD = hidden_BTD.flatten(0, 1)[batch.source_L]
+            else:  # the tower alone
+                hidden_LD = features_NPE.new_zeros(0, network.config.text.width)
+            logits_LV = network.logits(hidden_LD)
+        return self.loss(logits_LV, batch.target_L, patch_loss)
 
-    def _precision(self) -> Any:
+    def _precision(self) -> AbstractContextManager[object]:
         if self.recipe.run.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
-    def _attention(self) -> Any:
+    def _attention(self) -> AbstractContextManager[object]:
         """On a CPU the plain form: its backward pass is three times as fast as the fused one's."""
         return sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()
 
@@ -180,7 +190,7 @@ class _Meter:
         self.started = self.idle_since = time.perf_counter()
         self.waited = 0.0
         self.pictures = 0
-        self.sums = [torch.zeros(()) for _ in range(4)]
+        self.sums = [torch.zeros(()) for _ in range(5)]
 
     def data_arrived(self) -> None:
         self.waited += time.perf_counter() - self.idle_since
@@ -191,6 +201,7 @@ class _Meter:
             losses.text_count,
             losses.location_sum,
             losses.location_count,
+            losses.patch_loss * pictures,
         )
         self.sums = [total + part.cpu() for total, part in zip(self.sums, parts, strict=True)]
         self.pictures += pictures
@@ -198,12 +209,13 @@ class _Meter:
 
     def progress(self, step: int, recipe: TrainRecipe, rate: float, norm: Tensor) -> Progress:
         elapsed = time.perf_counter() - self.started
-        text, text_count, location, location_count = (total.item() for total in self.sums)
+        text, text_count, location, location_count, patch = (each.item() for each in self.sums)
         return Progress(
             step=step,
             pictures=step * recipe.optimizer.batch_size * recipe.optimizer.accumulation,
             text_loss=text / max(1, text_count),
             location_loss=location / max(1, location_count),
+            patch_loss=patch / self.pictures,
             learning_rate=rate,
             gradient_norm=norm.item(),
             pictures_per_second=self.pictures / elapsed,

@@ -4,6 +4,7 @@ import torch
 
 from kosmos2.data.collate import Batch, collate, pack
 from kosmos2.data.lessons import Lesson
+from kosmos2.data.patches import unknown
 from kosmos2.model import ModelConfig, Network, TextConfig, VisionConfig
 
 CONFIG = ModelConfig(
@@ -26,7 +27,7 @@ LESSONS = (
 def target_logits(network: Network, batch: Batch) -> torch.Tensor:
     latents_BQD = network.encode_images(batch.pixels_BCYX.double() / 255)
     embeds_BTD = network.embed(batch.ids_BT, batch.image_mask_BT, latents_BQD)
-    hidden_BTD = network.decode(embeds_BTD, batch.positions_BT, batch.mask_BTT())
+    hidden_BTD = network.decode(embeds_BTD, batch.positions_BT, batch.attention_mask())
     return network.logits(hidden_BTD.flatten(0, 1)[batch.source_L])
 
 
@@ -38,15 +39,17 @@ def test_a_packed_lesson_is_predicted_as_if_it_stood_alone() -> None:
         torch.nn.init.normal_(parameter, std=0.3)
     pixels_CYX = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
 
-    packed = collate([pack(pixels_CYX, PREFIX, LESSONS)], multiple=8)
-    alone = [collate([pack(pixels_CYX, PREFIX, [lesson])], multiple=1) for lesson in LESSONS]
+    packed = collate([pack(pixels_CYX, unknown(2), PREFIX, LESSONS)], multiple=8)
+    alone = [
+        collate([pack(pixels_CYX, unknown(2), PREFIX, [lesson])], multiple=1) for lesson in LESSONS
+    ]
 
     expected_LV = torch.cat([target_logits(network, batch) for batch in alone])
     torch.testing.assert_close(target_logits(network, packed), expected_LV)
 
 
 def test_only_answers_are_targets_each_predicted_by_the_token_before_it() -> None:
-    row = pack(torch.zeros(3, 8, 8, dtype=torch.uint8), PREFIX, LESSONS)
+    row = pack(torch.zeros(3, 8, 8, dtype=torch.uint8), unknown(2), PREFIX, LESSONS)
 
     assert row.targets == [30, 31, 32, 2, 42, 2, 51, 52, 53, 54, 2]
     read = [row.ids[source] for source in row.sources]
@@ -55,7 +58,7 @@ def test_only_answers_are_targets_each_predicted_by_the_token_before_it() -> Non
 
 def test_one_lesson_alone_is_the_published_sequence() -> None:
     # B.3 of the data specification: all but the last token is read, positions count from 2.
-    row = pack(torch.zeros(3, 8, 8, dtype=torch.uint8), PREFIX, LESSONS[:1])
+    row = pack(torch.zeros(3, 8, 8, dtype=torch.uint8), unknown(2), PREFIX, LESSONS[:1])
 
     assert row.ids == [*PREFIX[0], 30, 31, 32]
     assert row.positions == list(range(2, 2 + len(row.ids)))
@@ -63,13 +66,13 @@ def test_one_lesson_alone_is_the_published_sequence() -> None:
 
 def test_padding_is_never_a_target_nor_seen() -> None:
     pixels_CYX = torch.zeros(3, 8, 8, dtype=torch.uint8)
-    short = pack(pixels_CYX, PREFIX, LESSONS[:1])
-    long = pack(pixels_CYX, PREFIX, LESSONS)
+    short = pack(pixels_CYX, unknown(2), PREFIX, LESSONS[:1])
+    long = pack(pixels_CYX, unknown(2), PREFIX, LESSONS)
 
     batch = collate([short, long], multiple=16)
 
     assert batch.ids_BT.shape[1] % 16 == 0
     kept_BT = batch.lesson_BT >= 0
-    assert not (batch.mask_BTT() & ~kept_BT[:, None, :])[kept_BT].any()
+    assert not (batch.attention_mask() & ~kept_BT[:, None, :])[kept_BT].any()
     assert kept_BT.flatten()[batch.source_L].all()
     assert batch.target_L.tolist() == [*short.targets, *long.targets]

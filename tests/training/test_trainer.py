@@ -1,0 +1,208 @@
+"""Resumed = uninterrupted, learning learns, and what a run writes is whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from kosmos2.data.collate import Row, collate, pack
+from kosmos2.data.lessons import Teacher
+from kosmos2.data.patches import patch_targets
+from kosmos2.data.sources import Source
+from kosmos2.errors import TrainingError
+from kosmos2.model import ModelConfig, TextConfig, VisionConfig
+from kosmos2.training import build
+from kosmos2.training.checkpoint import FILE, read, write
+from kosmos2.training.recipe import (
+    LossRecipe,
+    OptimizerRecipe,
+    RunRecipe,
+    ScenesRecipe,
+    SourceRecipe,
+    TrainRecipe,
+)
+from kosmos2.training.trainer import Progress, Trainer
+from kosmos2.vocab.locations import LocationGrid
+from kosmos2.vocab.tokenizer import Tokenizer
+
+RECIPE = TrainRecipe(
+    seed=5,
+    bins=8,
+    model=ModelConfig(
+        text=TextConfig(width=16, feedforward_width=32, num_layers=2, num_heads=2, dropout=0.1),
+        vision=VisionConfig(
+            width=16, feedforward_width=32, num_layers=1, num_heads=2, image_size=16, patch_size=4
+        ),
+        num_latents=4,
+    ),
+    scenes=ScenesRecipe(nouns=("dog",)),
+    sources=(SourceRecipe(kind="scenes"),),
+    loss=LossRecipe(location_spread=0.5),
+    optimizer=OptimizerRecipe(
+        steps=12, learning_rate=3e-3, warmup_steps=2, batch_size=4, accumulation=2
+    ),
+    run=RunRecipe(precision="fp32", workers=0, log_every=1, checkpoint_every=5, evaluate_every=100),
+)
+
+
+class Blobs:
+    """A white square at a cell of the grid, and the phrase whose box it is."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self.teacher = teacher
+
+    def row(self, index: int) -> Row:
+        cell = index * 7 % 36
+        y, x = divmod(cell, 6)
+        pixels_CYX = torch.zeros(3, 16, 16, dtype=torch.uint8)
+        pixels_CYX[:, 2 * y : 2 * y + 6, 2 * x : 2 * x + 6] = 255
+        box = LocationGrid(8).decode(y * 8 + x, (y + 2) * 8 + x + 2)
+        lessons = [self.teacher.find("a dog", [box]), self.teacher.plain_caption("a dog")]
+        patches = patch_targets([(1, box)], side=4, grid=LocationGrid(8))
+        return pack(pixels_CYX, patches, self.teacher.prefix(), lessons)
+
+
+class Four:
+    """The first four samples of a source, again and again."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def row(self, index: int) -> Row:
+        return self.source.row(index % 4)
+
+
+def trainer(recipe: TrainRecipe, folder: Path, tokenizer: Tokenizer) -> Trainer:
+    torch.manual_seed(0)
+    folder.mkdir(exist_ok=True)
+    teacher = Teacher(tokenizer, recipe.model.num_latents)
+    sources: list[Source] = [Blobs(teacher)]
+    return Trainer(recipe, folder, build.network_for(recipe, tokenizer), teacher, sources)
+
+
+def losses_of(run: Trainer, stop: int | None = None) -> list[tuple[float, float]]:
+    seen: list[tuple[float, float]] = []
+
+    def report(progress: Progress) -> None:
+        seen.append((progress.text_loss, progress.location_loss))
+        if progress.step == stop:
+            raise KeyboardInterrupt
+
+    try:
+        run.train(report, lambda step: None)
+    except KeyboardInterrupt:
+        assert stop is not None
+    return seen
+
+
+def test_a_killed_run_resumes_with_the_bits_of_the_uninterrupted_one(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    whole_run = trainer(RECIPE, tmp_path / "whole", tiny_tokenizer)
+    whole = losses_of(whole_run)
+
+    losses_of(trainer(RECIPE, tmp_path / "killed", tiny_tokenizer), stop=8)
+    resumed_run = trainer(RECIPE, tmp_path / "killed", tiny_tokenizer)
+    resumed_run.resume()
+
+    assert resumed_run.step == 5  # the last checkpoint before the kill
+    assert losses_of(resumed_run) == whole[5:]
+    for ours, theirs in zip(
+        resumed_run.network.parameters(), whole_run.network.parameters(), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_workers_change_no_sample_and_no_loss(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    run = dataclasses.replace(RECIPE.run, workers=2)
+    parallel = dataclasses.replace(RECIPE, run=run)
+
+    assert losses_of(trainer(parallel, tmp_path / "two", tiny_tokenizer)) == losses_of(
+        trainer(RECIPE, tmp_path / "none", tiny_tokenizer)
+    )
+
+
+def test_the_same_question_learns_a_different_answer_for_every_picture(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    text = dataclasses.replace(RECIPE.model.text, dropout=0.0, attention_dropout=0.0)
+    recipe = dataclasses.replace(
+        RECIPE,
+        optimizer=dataclasses.replace(
+            RECIPE.optimizer, steps=120, learning_rate=1e-2, warmup_steps=10, accumulation=1
+        ),
+        loss=LossRecipe(patch_weight=0.5),
+        model=dataclasses.replace(RECIPE.model, text=text),
+        run=dataclasses.replace(RECIPE.run, log_every=30, checkpoint_every=1000),
+    )
+    run = trainer(recipe, tmp_path / "learning", tiny_tokenizer)
+    run.sources = [Four(run.sources[0])]
+
+    losses = losses_of(run)
+
+    blind = 1.386 / 2  # ln 4 for the first corner; the second follows from it
+    assert losses[-1][1] < 0.3 * blind
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    trainer(RECIPE, tmp_path / "run", tiny_tokenizer).save()
+    other = dataclasses.replace(RECIPE, seed=6)
+    with pytest.raises(TrainingError, match="another recipe"):
+        trainer(other, tmp_path / "run", tiny_tokenizer).resume()
+
+
+def test_a_run_may_be_lengthened(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    trainer(RECIPE, tmp_path / "run", tiny_tokenizer).save()
+    longer = dataclasses.replace(RECIPE, optimizer=dataclasses.replace(RECIPE.optimizer, steps=20))
+    trainer(longer, tmp_path / "run", tiny_tokenizer).resume()
+
+
+def test_resuming_nothing_says_so(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    with pytest.raises(TrainingError, match="without --resume"):
+        trainer(RECIPE, tmp_path / "empty", tiny_tokenizer).resume()
+
+
+def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    write(tmp_path, {"step": 1})
+    (tmp_path / FILE).with_suffix(".partial").write_bytes(b"half")
+    assert read(tmp_path) == {"step": 1}
+
+
+def test_the_log_has_every_step_with_text_and_location_loss_apart(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    losses = losses_of(trainer(RECIPE, tmp_path / "run", tiny_tokenizer))
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert [(line["text_loss"], line["location_loss"]) for line in lines] == losses
+
+
+def test_a_step_over_accumulated_batches_uses_their_mean_gradient(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    text = dataclasses.replace(RECIPE.model.text, dropout=0.0, attention_dropout=0.0)
+    recipe = dataclasses.replace(
+        RECIPE,
+        model=dataclasses.replace(RECIPE.model, text=text),
+        optimizer=dataclasses.replace(RECIPE.optimizer, steps=1, warmup_steps=0, clip=1e9),
+    )
+    run = trainer(recipe, tmp_path / "run", tiny_tokenizer)
+    batches = [
+        collate([run.sources[0].row(index) for index in indices], multiple=16)
+        for indices in (range(4), range(4, 8))
+    ]
+    mean = sum(run.losses(batch).objective / 2 for batch in batches)
+    assert isinstance(mean, Tensor)
+    expected = torch.autograd.grad(mean, list(run.network.parameters()))
+
+    losses_of(run)
+
+    for parameter, gradient in zip(run.network.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
