@@ -192,7 +192,7 @@ def few_shot(examples: Sequence[Demonstration], query: Prompt, grid: LocationGri
         if not answer:
             raise RequestError(f"the example for task {example.prompt.task} has an empty answer")
         joined += [*example.prompt.segments, *answer]
-    return replace(query, segments=_merged([*joined, *query.segments]))
+    return replace(query, segments=(*joined, *query.segments))
 
 
 def boxes_only(boxes: Sequence[Box]) -> GroundedText:
@@ -299,19 +299,6 @@ def _needed(what: str, text: str) -> str:
 
 def _question(question: str) -> str:
     return f"Question: {_needed('question', question)} Answer:"
-
-
-def _merged(parts: Sequence[Segment]) -> tuple[Segment, ...]:
-    """Return the segments with neighbouring words made one run, which is tokenised as a whole."""
-    merged: list[Segment] = []
-    for part in parts:
-        last = merged[-1] if merged else ImageSlot()
-        is_words = isinstance(part, str) and not isinstance(part, Tag)
-        if is_words and isinstance(last, str) and not isinstance(last, Tag):
-            merged[-1] = f"{last.rstrip()} {str(part).lstrip()}"
-        else:
-            merged.append(part)
-    return tuple(merged)
 
 
 def _after_last_picture(parts: Sequence[Segment]) -> list[str | Tag | Cell]:

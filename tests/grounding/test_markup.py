@@ -181,6 +181,7 @@ def test_text_without_tags_is_its_own_reading(text: str) -> None:
             [("", 0, 0, (BOX_AB,))],
             [],
         ),
+        (f"<object>{A_B}</object> a", "a", [("", 0, 0, (BOX_AB,))], []),
         (
             # HF: one entity per box, each with a made-up name.
             f"here <object>{A_B}{DELIMITER}{C_D}</object> too",
