@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from kosmos2.api import Caption, Kosmos2, Settings, questions
+from kosmos2.api import Kosmos2, Settings, questions
 from kosmos2.boxes import iou
 from kosmos2.data.lessons import Teacher
 from kosmos2.engine import Engine
-from kosmos2.grounding.render import draw
+from kosmos2.grounding.sheet import Tile, sheet
 from kosmos2.model.network import Network
 from kosmos2.scenes.maker import SceneMaker
-from kosmos2.scenes.scene import Scene
 from kosmos2.training.recipe import RunRecipe
-
-TILE = 256
-LINES = 4
-COLUMNS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,36 +74,15 @@ class Examiner:
 
     def _preview(self, model: Kosmos2) -> Image.Image:
         scenes = self.scenes[: self.num_drawn]
-        return sheet(scenes, model.caption([Image.fromarray(scene.image) for scene in scenes]))
-
-
-def sheet(scenes: Sequence[Scene], captions: Sequence[Caption]) -> Image.Image:
-    """Return the scenes as tiles, with the boxes of their captions drawn and the text below."""
-    font = ImageFont.load_default(13)
-    height = TILE + LINES * 16 + 8
-    rows = -(-len(scenes) // COLUMNS)
-    page = Image.new("RGB", (COLUMNS * TILE, rows * height), "white")
-    pen = ImageDraw.Draw(page)
-    for number, (scene, caption) in enumerate(zip(scenes, captions, strict=True)):
-        x, y = number % COLUMNS * TILE, number // COLUMNS * height
-        picture = Image.fromarray(scene.image).resize((TILE, TILE), Image.Resampling.BICUBIC)
-        page.paste(draw(picture, caption.grounded), (x, y))
-        text = "\n".join(_wrapped(caption.text, pen, font, TILE - 8)[:LINES])
-        pen.multiline_text((x + 4, y + TILE + 2), text, fill="black", font=font)
-    return page
-
-
-def _wrapped(
-    text: str,
-    pen: ImageDraw.ImageDraw,
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
-    width: int,
-) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if pen.textlength(longer, font=font) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
+        pictures = [Image.fromarray(scene.image) for scene in scenes]
+        tiles = [
+            Tile(
+                image=picture,
+                grounded=caption.grounded,
+                true=tuple(box for group in scene.groups for box in group.boxes),
+            )
+            for picture, scene, caption in zip(
+                pictures, scenes, model.caption(pictures), strict=True
+            )
+        ]
+        return sheet(tiles)
