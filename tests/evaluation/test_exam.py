@@ -168,6 +168,16 @@ def test_only_the_first_box_of_a_found_phrase_counts() -> None:
     assert not verdict(answer_to(case, RIGHT, LEFT)).right
 
 
+def test_half_of_the_union_is_just_enough() -> None:
+    thing = Thing("dog", Box(0, 0, 0.5, 1))
+    case = Case(scene="s", kind=Kind.FIND_PLAIN, asked="a dog", things=(thing,))
+    group = Case(scene="s", kind=Kind.FIND_ALL, asked="a dog", things=(thing,))
+    caption = Case(scene="s", kind=Kind.CAPTION, asked="a dog", things=(thing,))
+    for each in (case, group, caption):
+        assert verdict(answer_to(each, Box(0, 0, 0.25, 1))).right
+        assert not verdict(answer_to(each, Box(0, 0, 0.24, 1))).right
+
+
 def test_micro_f1_counts_boxes_of_all_groups() -> None:
     pair = (Thing("dog", LEFT), Thing("dog", RIGHT))
     cases = [
