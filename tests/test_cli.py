@@ -229,6 +229,7 @@ def test_no_model_is_loaded_where_no_picture_is_good(hostile: dict[str, Path]) -
         (["ground", "{photo}", "-c", "a fire", "-p", "ice", "--model", "{model}"], "'ice' does"),
         (["convert", "/nowhere", "/tmp/x", "--to", "huggingface"], "there is no file or folder"),
         (["doctor", "--model", "nobody/nothing-at-all"], "not among the models downloaded"),
+        (["scenes", "sample", "{photo}.d", "--cache", "/nowhere"], "`kosmos2 scenes prepare`"),
     ],
 )
 def test_a_mistake_costs_one_line_that_says_the_way_out(
