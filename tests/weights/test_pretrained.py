@@ -149,6 +149,7 @@ def test_a_hub_name_is_downloaded_once_and_then_read_without_a_connection(
     (folder / "README.md").write_text("a card")
     (folder / "onnx").mkdir()
     (folder / "onnx" / "model.safetensors").write_bytes(b"no")
+    (folder / "onnx" / "config.json").write_text("{}")
     with serve("owner/tiny", folder) as hub:
         point_to(monkeypatch, hub.url, tmp_path / "cache")
         model = load("owner/tiny")
