@@ -62,6 +62,12 @@ def sample(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many scenes.")] = 8,
     split: Annotated[Split, typer.Option("--split", help="What they may show.")] = Split.TRAIN,
     nouns: Annotated[Nouns, typer.Option("--nouns", help="Which things.")] = Nouns.CORE,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe", metavar="FILE", help="Take the nouns of this training recipe instead."
+        ),
+    ] = None,
     size: Annotated[int, typer.Option("--size", min=16, help="Pixels at each side.")] = 224,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Other scenes.")] = 0,
     cache: CacheOption = None,
@@ -74,7 +80,7 @@ def sample(
 
     from kosmos2.grounding.render import draw
 
-    maker = _maker(split, nouns, size, seed, cache)
+    maker = _maker(split, _nouns(nouns, recipe), size, seed, cache)
     (out / "previews").mkdir(parents=True, exist_ok=True)
     with (
         (out / "records.jsonl").open("w", encoding="utf-8") as records,
@@ -92,15 +98,23 @@ def sample(
     say(f"{count} scenes in {out}")
 
 
-def _maker(split: Split, nouns: Nouns, size: int, seed: int, cache: Path | None) -> "SceneMaker":
+def _nouns(nouns: Nouns, recipe: Path | None) -> tuple[str, ...]:
+    from kosmos2 import config
+    from kosmos2.scenes import noun_set
+    from kosmos2.training.recipe import TrainRecipe
+
+    return config.load(TrainRecipe, recipe).scenes.nouns if recipe else noun_set(nouns)
+
+
+def _maker(
+    split: Split, nouns: tuple[str, ...], size: int, seed: int, cache: Path | None
+) -> "SceneMaker":
     from kosmos2 import scenes as artwork
 
     is_style = split is Split.STYLE
     styles = artwork.HELD_OUT_STYLES if is_style else artwork.TRAINING_STYLES
-    recipe = artwork.SceneRecipe(
-        size=size, nouns=artwork.noun_set(nouns), styles=styles, seed=seed, split=split
-    )
+    recipe = artwork.SceneRecipe(size=size, nouns=nouns, styles=styles, seed=seed, split=split)
     sprites = artwork.Sprites.load(
-        cache or artwork.default_cache(), styles=styles, nouns=recipe.nouns
+        cache or artwork.default_cache(), styles=styles, nouns=nouns, side=256
     )
     return artwork.SceneMaker(recipe, sprites)
