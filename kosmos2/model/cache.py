@@ -13,7 +13,12 @@ class Cache:
     """A fixed number of rows and positions; every row is written at the same position."""
 
     def __init__(
-        self, config: TextConfig, batch: int, capacity: int, dtype: torch.dtype, device: torch.device
+        self,
+        config: TextConfig,
+        batch: int,
+        capacity: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         shape_BHSK = (batch, config.num_heads, capacity, config.width // config.num_heads)
         self.keys = [

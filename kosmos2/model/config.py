@@ -20,9 +20,7 @@ class VisionConfig:
 
     def __post_init__(self) -> None:
         _check_divisible("vision.width", self.width, "vision.num_heads", self.num_heads)
-        _check_divisible(
-            "vision.image_size", self.image_size, "vision.patch_size", self.patch_size
-        )
+        _check_divisible("vision.image_size", self.image_size, "vision.patch_size", self.patch_size)
 
     @property
     def patches_per_side(self) -> int:
