@@ -270,6 +270,17 @@ def test_a_span_that_is_no_phrase_is_refused(view: View, span: tuple[int, int]) 
         view.ground_phrases("A snowman", [span])
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_free_phrases_never_begin_or_end_inside_a_word(model: Kosmos2, seed: int) -> None:
+    caption = "Xylophone zebras wander, unbelievably."
+    reply = varied(model, seed).ground(picture(0), caption)
+    for phrase in reply.phrases:
+        for place in (phrase.start, phrase.end):
+            assert not (
+                caption[place - 1 : place].isalnum() and caption[place : place + 1].isalnum()
+            )
+
+
 def test_grounding_no_phrases_points_to_the_free_form(view: View) -> None:
     with pytest.raises(RequestError, match=r"use ground\(\)"):
         view.ground_phrases("A snowman", [])

@@ -180,7 +180,12 @@ def _ground(
     prompt: Prompt, spans: tuple[Span, ...] | Free, tokenizer: Tokenizer
 ) -> Question[Caption]:
     ids, offsets = tokenizer.encode_text_with_offsets(prompt.subject)
-    form = CaptionConstraint(caption_ids=tuple(ids), vocabulary=tokenizer.vocabulary, spans=spans)
+    form = CaptionConstraint(
+        caption_ids=tuple(ids),
+        vocabulary=tokenizer.vocabulary,
+        spans=spans,
+        borders=_word_borders(prompt.subject, offsets),
+    )
 
     def read(heard: Heard) -> Caption:
         grounded = tasks.read_grounded_caption(
@@ -189,6 +194,21 @@ def _ground(
         return Caption(grounded=grounded, trace=heard.trace)
 
     return Question(prompt=prompt, read=read, form=form)
+
+
+def _word_borders(text: str, offsets: Sequence[Span]) -> tuple[int, ...]:
+    """Return the tokens before which a phrase may open or close: none inside a word.
+
+    Nor behind a lone word mark, which has the place of the letter after it.
+    """
+    borders = []
+    for index, (start, stop) in enumerate(offsets):
+        start += len(text[start:stop]) - len(text[start:stop].lstrip())
+        inside_a_word = text[start - 1 : start].isalnum() and text[start : start + 1].isalnum()
+        behind_a_mark = index > 0 and offsets[index - 1][0] == offsets[index][0]
+        if not inside_a_word and not behind_a_mark:
+            borders.append(index)
+    return tuple(borders)
 
 
 def _ask(prompt: Prompt, question: str) -> Question[Answer]:
