@@ -52,9 +52,7 @@ def test_the_map_in_architecture_names_every_module_and_no_other() -> None:
                 folders = [*folders[:depth], name.rstrip("/")]
             elif name.endswith(".py"):
                 named.add("/".join([*folders[:depth], name]))
-    present = {
-        str(path.relative_to(ROOT)) for path in MODULES if path.name not in ("__main__.py",)
-    }
+    present = {str(path.relative_to(ROOT)) for path in MODULES if path.name not in ("__main__.py",)}
     inits = {name for name in present if name.endswith("__init__.py")}
     assert named == present - inits
 
@@ -70,7 +68,9 @@ def commands_of(document: str) -> list[str]:
 def test_a_command_of_the_readme_parses(line: str) -> None:
     command = get_command(app)
     words = shlex.split(line, comments=True)[1:]
-    context = command.make_context("kosmos2", ["--help"] if not words else [], resilient_parsing=True)
+    context = command.make_context(
+        "kosmos2", ["--help"] if not words else [], resilient_parsing=True
+    )
     while hasattr(command, "commands"):
         command = command.commands[words.pop(0)]
     parser = command.make_parser(context)
@@ -87,7 +87,9 @@ def test_no_tracked_file_names_a_path_of_one_machine_or_a_registry_host() -> Non
     )
     if listed.returncode:
         pytest.skip("no git checkout")
-    home = re.compile(rb"/(?:work|root|home/[a-z]+)/(?:main|shared|venv|\.)|(?:pypi|npmjs)\.(?:org|com)")
+    home = re.compile(
+        rb"/(?:work|root|home/[a-z]+)/(?:main|shared|venv|\.)|(?:pypi|npmjs)\.(?:org|com)"
+    )
     wrong = [
         name
         for name in listed.stdout.split("\0")

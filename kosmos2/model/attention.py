@@ -8,7 +8,8 @@ from torch import Tensor
 
 def split_heads(x_BTD: Tensor, num_heads: int) -> Tensor:
     """Return x_BHTK."""
-    return x_BTD.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    batch, length, width = x_BTD.shape
+    return x_BTD.view(batch, length, num_heads, width // num_heads).transpose(1, 2)
 
 
 def attend(

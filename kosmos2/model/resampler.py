@@ -36,4 +36,5 @@ class Resampler(nn.Module):
             None,
             dropout=self.attention_dropout if self.training else 0.0,
         )
-        return self.output(mixed_NQD)
+        answers_NQD: Tensor = self.output(mixed_NQD)
+        return answers_NQD

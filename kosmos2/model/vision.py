@@ -42,7 +42,9 @@ class VisionBlock(nn.Module):
         )
         x_NPE = x_NPE + self.output(mixed_NPE)
 
-        return x_NPE + self.contract(quick_gelu(self.expand(self.feedforward_norm(x_NPE))))
+        expanded_NPF = quick_gelu(self.expand(self.feedforward_norm(x_NPE)))
+        x_NPE = x_NPE + self.contract(expanded_NPF)
+        return x_NPE
 
 
 class VisionTower(nn.Module):
@@ -62,7 +64,8 @@ class VisionTower(nn.Module):
 
     def forward(self, pixels_NCYX: Tensor) -> Tensor:
         """Return features_NPE of unit length for normalised pixels."""
-        return F.normalize(self.output_norm(self.hidden(pixels_NCYX)), dim=-1)
+        features_NPE: Tensor = F.normalize(self.output_norm(self.hidden(pixels_NCYX)), dim=-1)
+        return features_NPE
 
     def hidden(self, pixels_NCYX: Tensor) -> Tensor:
         """Return hidden_NPE after the last block, before the output norm and unit length."""
