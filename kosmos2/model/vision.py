@@ -77,7 +77,7 @@ class VisionTower(nn.Module):
             )
         patches_NPE = self.patches(pixels_NCYX).flatten(2).transpose(1, 2)
         class_NPE = self.class_embedding.expand(patches_NPE.shape[0], 1, -1)
-        x_NPE = torch.cat([class_NPE, patches_NPE], dim=1) + self.positions
+        x_NPE: Tensor = torch.cat([class_NPE, patches_NPE], dim=1) + self.positions
 
         x_NPE = self.input_norm(x_NPE)
         for block in self.blocks:
