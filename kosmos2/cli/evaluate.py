@@ -25,6 +25,16 @@ SPLITS = ("iid", "combo", "background", "style")
 MAX_NEW_TOKENS = 128
 """No caption of a scene needs half of it; one that goes on for ever is cut there."""
 
+ScoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--score",
+        help="Compute the numbers of this folder again, from its saved answers alone.",
+        metavar="FOLDER",
+        show_default=False,
+    ),
+]
+
 evaluate = typer.Typer(
     help="How good a model is, in numbers that anybody can compute again.", no_args_is_help=True
 )
@@ -65,15 +75,7 @@ def scenes(
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 32,
     device: DeviceOption = Device.AUTO,
     dtype: DtypeOption = Dtype.AUTO,
-    score: Annotated[
-        Path | None,
-        typer.Option(
-            "--score",
-            help="Compute the numbers of this folder again, from its saved answers alone.",
-            metavar="FOLDER",
-            show_default=False,
-        ),
-    ] = None,
+    score: ScoreOption = None,
 ) -> None:
     """Ask about illustrated scenes that training never saw: find, caption, describe, ask.
 
