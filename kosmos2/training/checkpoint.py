@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kosmos2.errors import TrainingError
+from kosmos2.errors import TrainingError, one_line
 
 FILE = "checkpoint.pt"
 
@@ -17,7 +18,10 @@ def write(folder: Path, state: dict[str, Any]) -> Path:
     """Write the checkpoint beside its place, then move it there; a kill leaves the old one."""
     path = folder / FILE
     partial = path.with_suffix(".partial")
-    torch.save(state, partial)
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut after the move could leave an empty file
     os.replace(partial, path)
     return path
 
@@ -28,5 +32,10 @@ def read(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise TrainingError(f"no checkpoint at {path}. Start the run without --resume.") from error
+        raise TrainingError(
+            f"no checkpoint at {path}. Start that run first, without --resume."
+        ) from error
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = one_line(str(error).partition("\n")[0])
+        raise TrainingError(f"{path} is damaged, or no checkpoint of ours ({reason})") from error
     return state

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -12,9 +11,11 @@ from kosmos2.api import Kosmos2, Settings, questions
 from kosmos2.boxes import iou
 from kosmos2.data.lessons import Teacher
 from kosmos2.engine import Engine
+from kosmos2.errors import TrainingError
 from kosmos2.grounding.sheet import Tile, sheet
 from kosmos2.model.network import Network
 from kosmos2.scenes.maker import SceneMaker
+from kosmos2.training import journal
 from kosmos2.training.recipe import RunRecipe
 
 
@@ -34,6 +35,11 @@ class Examiner:
 
     def __init__(self, maker: SceneMaker, run: RunRecipe, folder: Path) -> None:
         self.scenes = [maker.scene(index) for index in range(run.evaluation_scenes)]
+        if not any(group.count == 1 for scene in self.scenes for group in scene.groups):
+            raise TrainingError(
+                f"run.evaluation_scenes ({run.evaluation_scenes}) is too small: "
+                "no scene shows a thing that is alone of its kind, so there is nothing to find"
+            )
         self.num_drawn = run.preview_scenes
         self.folder = folder
 
@@ -46,8 +52,7 @@ class Examiner:
             Settings(batch_size=32, max_new_tokens=96),
         )
         evaluation = self._find(model, step)
-        with (self.folder / "evaluation.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(evaluation)) + "\n")
+        journal.append(self.folder / journal.EVALUATIONS, evaluation)
         self._preview(model).save(self.folder / f"preview-{step:06d}.png")
         return evaluation
 

@@ -1,6 +1,6 @@
 """A whole run from a recipe to a model folder.
 
-OUT/recipe.json        the recipe, as it ran
+OUT/recipe.json        the recipe, as it ran last
 OUT/tokenizer.json     the vocabulary
 OUT/checkpoint.pt      the state to resume from
 OUT/log.jsonl          losses and speed;  OUT/evaluation.jsonl  accuracy;  OUT/preview-*.png
@@ -19,13 +19,14 @@ from kosmos2.config import as_tree
 from kosmos2.data.lessons import Teacher
 from kosmos2.errors import TrainingError
 from kosmos2.scenes.gallery import Sprites
-from kosmos2.training import build, checkpoint
+from kosmos2.training import build, checkpoint, journal
 from kosmos2.training.evaluate import Evaluation, Examiner
 from kosmos2.training.recipe import TrainRecipe
 from kosmos2.training.trainer import Progress, Trainer
 from kosmos2.vocab.tokenizer import Tokenizer
 from kosmos2.weights import huggingface
 
+RECIPE_FILE = "recipe.json"
 STORED_DTYPE = torch.bfloat16
 
 
@@ -40,11 +41,11 @@ def run(
     """Run a new training in the folder `out`."""
     if (out / checkpoint.FILE).exists():
         raise TrainingError(f"{out} holds a run already. Pass --resume, or another --out.")
-    out.mkdir(parents=True, exist_ok=True)
     before = Path(recipe.start_from) if recipe.start_from else None
-    tokenizer = Tokenizer.from_folder(before) if before else build.tokenizer_for(recipe, sprites)
+    tokenizer = _tokenizer_of(before, recipe) if before else build.tokenizer_for(recipe, sprites)
+    out.mkdir(parents=True, exist_ok=True)
     tokenizer.save(out)
-    (out / "recipe.json").write_text(json.dumps(as_tree(recipe), indent=1), encoding="utf-8")
+    _save_recipe(recipe, out)
 
     trainer = _trainer(recipe, out, tokenizer, sprites, device)
     if before:
@@ -64,7 +65,28 @@ def resume(
     """Go on with the run in the folder `out`, exactly as if it had not stopped."""
     trainer = _trainer(recipe, out, Tokenizer.from_folder(out), sprites, device)
     trainer.resume()
+    _save_recipe(recipe, out)
     _train(trainer, sprites, report)
+
+
+def _tokenizer_of(before: Path, recipe: TrainRecipe) -> Tokenizer:
+    """Return the vocabulary of the run whose weights are the first ones."""
+    if not (before / checkpoint.FILE).exists():
+        raise TrainingError(
+            f"start_from: there is no {checkpoint.FILE} in {before}. Train the recipe of that run "
+            "first, with this folder as its --out."
+        )
+    tokenizer = Tokenizer.from_folder(before)
+    if tokenizer.grid.bins != recipe.bins:
+        raise TrainingError(
+            f"start_from: the run in {before} has {tokenizer.grid.bins} bins, "
+            f"this recipe {recipe.bins}"
+        )
+    return tokenizer
+
+
+def _save_recipe(recipe: TrainRecipe, out: Path) -> None:
+    (out / RECIPE_FILE).write_text(json.dumps(as_tree(recipe), indent=1), encoding="utf-8")
 
 
 def _trainer(
@@ -81,6 +103,8 @@ def _train(
     recipe, tokenizer = trainer.recipe, trainer.teacher.tokenizer
     maker = build.scene_maker(recipe, recipe.sources[0], sprites, split="iid")
     examiner = Examiner(maker, recipe.run, trainer.folder)
+    for name in (journal.LOG, journal.EVALUATIONS):
+        journal.forget_after(trainer.folder / name, trainer.step)
 
     def evaluate(step: int) -> None:
         report(examiner.examine(trainer.network, trainer.teacher, step))

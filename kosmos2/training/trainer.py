@@ -19,9 +19,9 @@ from kosmos2.data.collate import Batch
 from kosmos2.data.lessons import Teacher
 from kosmos2.data.mixture import Mixture, batches
 from kosmos2.data.sources import Source
-from kosmos2.errors import TrainingError
+from kosmos2.errors import TrainingError, one_line
 from kosmos2.model.network import Network
-from kosmos2.training import checkpoint
+from kosmos2.training import checkpoint, journal
 from kosmos2.training.loss import Losses, PatchHead, TargetLoss
 from kosmos2.training.recipe import TrainRecipe
 from kosmos2.training.schedule import learning_rate, optimizer_of
@@ -71,19 +71,34 @@ class Trainer:
     def resume(self) -> None:
         """Go on from the folder's checkpoint: weights, optimizer, random state, place in data."""
         state = checkpoint.read(self.folder)
-        if state["recipe"] != _must_match(self.recipe):
+        if changed := _differences(_must_match(self.recipe), state["recipe"]):
             raise TrainingError(
-                f"the checkpoint in {self.folder} was made by another recipe. "
-                "Resume with the recipe stored beside it, or start a new folder."
+                f"the checkpoint in {self.folder} was made by another recipe "
+                f"({'; '.join(changed)}). Resume with the recipe stored beside it, "
+                "or start a new folder."
+            )
+        if state["step"] > self.recipe.optimizer.steps:
+            raise TrainingError(
+                f"the checkpoint in {self.folder} is of step {state['step']}, behind the end of "
+                f"the recipe: optimizer.steps is {self.recipe.optimizer.steps}"
             )
         self.trained.load_state_dict(state["trained"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
+        if "device_random" in state and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["device_random"], self.device)
         self.step = state["step"]
 
     def start_from(self, folder: Path) -> None:
         """Take the weights of another run as the first ones; nothing else of it."""
-        self.trained.load_state_dict(checkpoint.read(folder)["trained"])
+        weights = checkpoint.read(folder)["trained"]
+        try:
+            self.trained.load_state_dict(weights)
+        except RuntimeError as error:
+            raise TrainingError(
+                f"start_from: the run in {folder} has a network, vocabulary or noun list of "
+                f"another size ({one_line(' '.join(str(error).split())[:200])} ...)"
+            ) from error
 
     def save(self) -> None:
         """Write the checkpoint."""
@@ -94,28 +109,36 @@ class Trainer:
             "random": torch.get_rng_state(),
             "step": self.step,
         }
+        if self.device.type == "cuda":  # dropout draws there
+            state["device_random"] = torch.cuda.get_rng_state(self.device)
         checkpoint.write(self.folder, state)
 
     def train(self, report: Callable[[Progress], None], evaluate: Callable[[int], None]) -> None:
-        """Run to the last step of the recipe; `evaluate` is called with a step's number."""
+        """Run to the last step of the recipe; `evaluate` is called with a step's number.
+
+        The checkpoint comes last: a run killed while it evaluates goes back and does it again.
+        """
         recipe, run = self.recipe, self.recipe.run
         meter = _Meter()
         for group in self._groups():
             rate = learning_rate(recipe.optimizer, self.step)
             norm = self._update(group, rate, meter)
             self.step += 1
-            if self.step % run.log_every == 0 or self.step == recipe.optimizer.steps:
+            if self._is_due(run.log_every):
                 progress = meter.progress(self.step, recipe, rate, norm)
-                self._log(progress)
+                journal.append(self.folder / journal.LOG, progress)
                 report(progress)
                 meter = _Meter()
-            last = self.step == recipe.optimizer.steps
-            if last or self.step % run.checkpoint_every == 0:
-                self.save()
-            if last or self.step % run.evaluate_every == 0:
+            if self._is_due(run.evaluate_every):
                 self.network.eval()
                 evaluate(self.step)
                 self.network.train()
+            if self._is_due(run.checkpoint_every):
+                self.save()
+            meter.start_waiting()
+
+    def _is_due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.recipe.optimizer.steps
 
     def _groups(self) -> Iterator[list[Batch]]:
         """Yield the batches of each step from here on."""
@@ -147,10 +170,12 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimizer.clip)
         if not torch.isfinite(norm):
             raise TrainingError(
-                f"step {self.step + 1}: the gradient is not finite ({norm.item()}). The last "
-                f"checkpoint in {self.folder} is whole; lower the learning rate and resume."
+                f"step {self.step + 1}: the gradient is not finite ({norm.item()}). Start a new "
+                f'run with a lower learning rate; start_from = "{self.folder}" gives it the '
+                "weights of the last checkpoint."
             )
         self.optimizer.step()
+        meter.step_done()
         return norm
 
     def losses(self, batch: Batch) -> Losses:
@@ -178,22 +203,27 @@ class Trainer:
         """On a CPU the plain form: its backward pass is three times as fast as the fused one's."""
         return sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()
 
-    def _log(self, progress: Progress) -> None:
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(progress)) + "\n")
-
 
 class _Meter:
-    """Sums over the steps since the last line of the log."""
+    """Sums over the steps since the last line of the log, and where their time went.
+
+    Checkpoints and evaluations are neither work nor waiting.
+    """
 
     def __init__(self) -> None:
-        self.started = self.idle_since = time.perf_counter()
-        self.waited = 0.0
+        self.waited = self.worked = 0.0
         self.pictures = 0
         self.sums = [torch.zeros(()) for _ in range(5)]
+        self._since = time.perf_counter()
+
+    def start_waiting(self) -> None:
+        self._lap()
 
     def data_arrived(self) -> None:
-        self.waited += time.perf_counter() - self.idle_since
+        self.waited += self._lap()
+
+    def step_done(self) -> None:
+        self.worked += self._lap()
 
     def count(self, losses: Losses, pictures: int) -> None:
         parts = (
@@ -203,12 +233,12 @@ class _Meter:
             losses.location_count,
             losses.patch_loss * pictures,
         )
-        self.sums = [total + part.cpu() for total, part in zip(self.sums, parts, strict=True)]
+        # They stay on the device: reading them here would make it wait.
+        self.sums = [total + part for total, part in zip(self.sums, parts, strict=True)]
         self.pictures += pictures
-        self.idle_since = time.perf_counter()
 
     def progress(self, step: int, recipe: TrainRecipe, rate: float, norm: Tensor) -> Progress:
-        elapsed = time.perf_counter() - self.started
+        elapsed = self.waited + self.worked
         text, text_count, location, location_count, patch = (each.item() for each in self.sums)
         return Progress(
             step=step,
@@ -222,9 +252,30 @@ class _Meter:
             waiting_share=self.waited / elapsed,
         )
 
+    def _lap(self) -> float:
+        before, self._since = self._since, time.perf_counter()
+        return self._since - before
+
 
 def _must_match(recipe: TrainRecipe) -> dict[str, Any]:
-    """Return what a checkpoint needs unchanged: all but the run's length and how it is watched."""
+    """Return what a checkpoint needs unchanged: all but the length and the table `run`."""
     tree: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
     del tree["run"], tree["optimizer"]["steps"]
     return tree
+
+
+def _differences(here: dict[str, Any], there: dict[str, Any], table: str = "") -> list[str]:
+    """Return one text for each key whose value the other tree has not."""
+    found = []
+    for key in sorted(here.keys() | there.keys()):
+        ours, theirs = here.get(key), there.get(key)
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            found += _differences(ours, theirs, f"{table}{key}.")
+        elif ours != theirs or (key in here) != (key in there):
+            found.append(f"{table}{key} was {_short(theirs)}, is {_short(ours)}")
+    return found
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
