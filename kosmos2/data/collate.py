@@ -14,8 +14,8 @@ from torch import Tensor
 
 from kosmos2.data.lessons import Lesson
 from kosmos2.data.patches import PatchTargets
+from kosmos2.model.decoder import PADDING_ID
 
-PADDING_ID = 1
 PADDING_LESSON = -1
 PREFIX_LESSON = 0
 
@@ -40,8 +40,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`."""
-        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
-        return Batch(**moved)
+        return Batch(**{each.name: getattr(self, each.name).to(device) for each in fields(self)})
 
     def attention_mask(self) -> Tensor:
         """Return mask_BTT, True where a position may look: back, in its lesson or the prefix."""

@@ -6,6 +6,7 @@ A source is a pure function of an index, so that any worker may compute any samp
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -60,7 +61,7 @@ class SceneSource:
         others = _others(scene, self.teacher)
         free = max(0, self.max_lessons - len(lessons))
         lessons.extend(others[int(number)] for number in rng.permutation(len(others))[:free])
-        return lessons
+        return lessons[: self.max_lessons]
 
 
 class RecordSource:
@@ -76,21 +77,23 @@ class RecordSource:
         if not records:
             raise RecordError("no records to train on")
         for record in records:
-            if record.image is None:
-                raise RecordError(f"record {record.id}: no image path, so it cannot be trained on")
+            _check_trainable(record)
         self.records = records
         self.folder = folder
         self.teacher = teacher
         self.config = config
 
     def row(self, index: int) -> Row:
-        """Return record `index` (they repeat): its caption, and each expression found."""
+        """Return record `index` (they repeat): its caption, its expressions found and described."""
         record = self.records[index % len(self.records)]
         assert record.image is not None
         image = images.load(self.folder / record.image)
         square = image.resize((self.config.image_size,) * 2, Image.Resampling.BICUBIC)
         grounded = roots(record.grounded("ref_exps"))
-        lessons = [self.teacher.grounded_caption(grounded)]
+        if not grounded.phrases:  # as published: without boxes no <grounding> either
+            lessons = [self.teacher.plain_caption(grounded.text)]
+        else:
+            lessons = [self.teacher.grounded_caption(grounded)]
         for phrase in grounded.phrases:
             lessons.append(self.teacher.find(grounded.phrase_text(phrase), phrase.boxes))
             lessons.append(self.teacher.describe(phrase.boxes[0], grounded.phrase_text(phrase)))
@@ -104,12 +107,29 @@ def roots(grounded: GroundedText) -> GroundedText:
 
     def inside_another(phrase: Phrase) -> bool:
         return any(
-            other.start <= phrase.start and phrase.end <= other.end and other != phrase
+            other.start <= phrase.start
+            and phrase.end <= other.end
+            and (other.start, other.end) != (phrase.start, phrase.end)
             for other in phrases
         )
 
     kept = tuple(phrase for phrase in phrases if not inside_another(phrase))
     return GroundedText(text=grounded.text, phrases=kept)
+
+
+def _check_trainable(record: GroundedRecord) -> None:
+    """Refuse at the start of a run what would end it in the middle."""
+    where = f"record {record.id}"
+    if record.image is None:
+        raise RecordError(f"{where}: no image path, so it cannot be trained on")
+    grounded = roots(record.grounded("ref_exps"))
+    for before, phrase in pairwise(grounded.phrases):
+        if phrase.start < before.end:
+            raise RecordError(
+                f"{where}: the expressions {grounded.phrase_text(before)!r} and "
+                f"{grounded.phrase_text(phrase)!r} overlap, and markup cannot say that; "
+                "leave one of them out"
+            )
 
 
 def to_tensor(image_YXC: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> torch.Tensor:

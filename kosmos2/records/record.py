@@ -71,6 +71,9 @@ class GroundedRecord:
             raise RecordError(f"{where}: missing {missing}, got {sorted(fields)}")
         if not isinstance(fields["caption"], str):
             raise RecordError(f"{where}: caption must be text, got {fields['caption']!r}")
+        image = fields.get("image")
+        if image is not None and not isinstance(image, str):
+            raise RecordError(f"{where}: image must be a path as text, got {image!r}")
         return cls(
             caption=fields["caption"],
             noun_chunks=_entries(f"{where}: noun_chunks", fields["noun_chunks"]),
@@ -78,7 +81,7 @@ class GroundedRecord:
             id=fields.get("id"),
             width=_pixels(f"{where}: width", fields.get("width")),
             height=_pixels(f"{where}: height", fields.get("height")),
-            image=fields.get("image"),
+            image=image,
             extra={k: v for k, v in fields.items() if k not in (*_NEEDED, *_WHERE_KNOWN)},
         )
 

@@ -15,7 +15,7 @@ def read_jsonl(path: Path) -> Iterator[GroundedRecord]:
     """Yield the records of a file; an error names the file and the line."""
     if not path.is_file():
         raise RecordError(f"there is no file of records at {path}")
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 yield _parsed(line, f"{path}:{number}")
@@ -48,13 +48,15 @@ class RecordWriter:
             raise RecordError(f"{self.path}: only {written} of {len(line)} bytes fit; disk full?")
 
 
-def _parsed(line: str, where: str) -> GroundedRecord:
+def _parsed(line: bytes, where: str) -> GroundedRecord:
     try:
-        fields = json.loads(line)
+        fields = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{where}: no UTF-8: {error.reason} at byte {error.start}") from error
     except json.JSONDecodeError as error:
         raise RecordError(f"{where}: no JSON: {error.msg} at character {error.pos}") from error
     if not isinstance(fields, dict):
-        raise RecordError(f"{where}: a record is a JSON object, got {line.strip()[:40]!r}")
+        raise RecordError(f"{where}: a record is a JSON object, got {line.decode().strip()[:40]!r}")
     try:
         return GroundedRecord.from_dict(fields)
     except RecordError as error:

@@ -31,6 +31,11 @@ class SceneRecipe:
         split_number(self.split)
         check_styles(self.split, self.styles)
         find_nouns(self.nouns)
+        if self.seed < 0:
+            raise SceneError(f"a scene's seed must be at least 0, got {self.seed}")
+        for name in ("single_share", "colour_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SceneError(f"{name} must lie in 0..1, got {getattr(self, name)}")
         if self.size < 16:
             raise SceneError(f"a scene needs a size of at least 16 pixels, got {self.size}")
         if not self.nouns or not self.styles:
@@ -40,11 +45,7 @@ class SceneRecipe:
                 "a scene has 1 to 4 groups of 1 to 5 things, got "
                 f"max_groups={self.max_groups}, max_instances={self.max_instances}"
             )
-        if not 0 < self.min_side < self.max_side <= self.max_single_side <= 1:
-            raise SceneError(
-                "sides need 0 < min_side < max_side <= max_single_side <= 1, got "
-                f"{self.min_side}, {self.max_side}, {self.max_single_side}"
-            )
+        self._check_sides()
 
     @property
     def small_below(self) -> float:
@@ -67,3 +68,18 @@ class SceneRecipe:
     @property
     def large_sides(self) -> tuple[float, float]:
         return (self.large_above * 1.1, self.max_side)
+
+    def _check_sides(self) -> None:
+        if not 0 < self.min_side < self.max_side <= self.max_single_side <= 1:
+            raise SceneError(
+                "sides need 0 < min_side < max_side <= max_single_side <= 1, got "
+                f"{self.min_side}, {self.max_side}, {self.max_single_side}"
+            )
+        alone = (self.middle_sides[0], self.max_single_side)
+        together = (self.small_sides, self.middle_sides, self.large_sides)
+        several = self.max_groups * self.max_instances > 1
+        if any(low > high for low, high in (alone, *(together if several else ()))):
+            raise SceneError(
+                f"min_side ({self.min_side}) and max_side ({self.max_side}) are too close to tell "
+                "small, middle and large things apart; let max_side be at least 1.5 times min_side"
+            )

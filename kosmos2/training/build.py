@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -21,16 +22,16 @@ from kosmos2.training.recipe import SourceRecipe, TrainRecipe
 from kosmos2.vocab.tokenizer import Tokenizer, train_tokenizer
 
 VOCABULARY_SCENES = 3000
+"""As many scenes teach a new vocabulary its words."""
 EVALUATION_SEED = 1_000_003
-"""Added to the seed of a run: its evaluation scenes are never trained."""
+"""Added to a run's seed for the scenes of every split but "train"."""
 
 
 def tokenizer_for(recipe: TrainRecipe, sprites: Sprites) -> Tokenizer:
-    """Return a vocabulary learnt from what the first scenes say."""
+    """Return a vocabulary learnt from scenes as of the first source, and from all records."""
     maker = scene_maker(recipe, recipe.sources[0], sprites, split="train")
-    return train_tokenizer(
-        _texts(maker, VOCABULARY_SCENES), num_pieces=recipe.num_pieces, bins=recipe.bins
-    )
+    texts = chain(_scene_texts(maker, VOCABULARY_SCENES), _record_texts(recipe))
+    return train_tokenizer(texts, num_pieces=recipe.num_pieces, bins=recipe.bins)
 
 
 def network_for(recipe: TrainRecipe, tokenizer: Tokenizer) -> Network:
@@ -86,7 +87,13 @@ def _source(
     )
 
 
-def _texts(maker: SceneMaker, count: int) -> Iterator[str]:
+def _record_texts(recipe: TrainRecipe) -> Iterator[str]:
+    for source in recipe.sources:
+        if source.kind == "records":
+            yield from (record.caption for record in read_jsonl(Path(source.path)))
+
+
+def _scene_texts(maker: SceneMaker, count: int) -> Iterator[str]:
     for index in range(count):
         scene = maker.scene(index)
         yield scene.brief.text

@@ -28,6 +28,11 @@ class SourceRecipe:
     max_lessons: int = 6
     """scenes: caption, phrases and questions behind one picture; 0 trains the tower alone."""
 
+    def __post_init__(self) -> None:
+        if self.kind == "records" and not self.path:
+            raise ConfigError("sources: kind 'records' needs `path`, the JSONL of the records")
+        _check_at_least("sources", self, 0, "weight", "max_lessons")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScenesRecipe:
@@ -46,6 +51,9 @@ class LossRecipe:
     patch_weight: float = 0.0
     """Weight of what every patch shows (live scenes only), a teacher for the vision tower."""
 
+    def __post_init__(self) -> None:
+        _check_at_least("loss", self, 0, "location_weight", "location_spread", "patch_weight")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerRecipe:
@@ -53,7 +61,7 @@ class OptimizerRecipe:
     learning_rate: float = 2e-4
     warmup_steps: int = 375
     final_share: float = 0.0
-    """Learning rate at the last step, as a share of the highest."""
+    """Where the decay of the learning rate leads (behind the last step), as a share of its top."""
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     weight_decay: float = 0.01
@@ -63,9 +71,13 @@ class OptimizerRecipe:
     """Batches whose gradients make one step."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"optimizer.{name} ({getattr(self, name)}) must be at least 1")
+        _check_at_least("optimizer", self, 1, "steps", "batch_size", "accumulation")
+        _check_at_least("optimizer", self, 0, "weight_decay", "final_share")
+        for name in ("learning_rate", "eps", "clip"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"optimizer.{name} ({getattr(self, name)}) must be above 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"optimizer.betas ({self.betas}) must lie in [0, 1)")
         if not 0 <= self.warmup_steps <= self.steps:
             raise ConfigError(
                 f"optimizer.warmup_steps ({self.warmup_steps}) must lie in 0..steps ({self.steps})"
@@ -83,6 +95,12 @@ class RunRecipe:
     evaluation_scenes: int = 64
     preview_scenes: int = 8
     pad_multiple: int = 16
+    """Rows are padded to a multiple of this many positions."""
+
+    def __post_init__(self) -> None:
+        counts = ("log_every", "checkpoint_every", "evaluate_every", "evaluation_scenes")
+        _check_at_least("run", self, 1, *counts, "preview_scenes", "pad_multiple")
+        _check_at_least("run", self, 0, "workers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,3 +118,16 @@ class TrainRecipe:
     loss: LossRecipe = field(default_factory=LossRecipe)
     optimizer: OptimizerRecipe
     run: RunRecipe = field(default_factory=RunRecipe)
+
+    def __post_init__(self) -> None:
+        _check_at_least("recipe", self, 0, "seed")
+        _check_at_least("recipe", self, 1, "num_pieces", "bins")
+        if not self.sources:
+            raise ConfigError("a recipe needs at least one of [[sources]]")
+
+
+def _check_at_least(table: str, recipe: object, least: int, *names: str) -> None:
+    for name in names:
+        value = getattr(recipe, name)
+        if not value >= least:  # so that NaN is refused too
+            raise ConfigError(f"{table}.{name} ({value}) must be at least {least}")
