@@ -332,3 +332,13 @@ def test_an_unknown_public_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Kosmos3'"):
         _ = kosmos2.Kosmos3
     assert set(kosmos2.__all__) == {name for name in kosmos2.__all__ if hasattr(kosmos2, name)}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_drawn_answers_of_a_list_are_those_of_each_in_turn(model: Kosmos2, batch_size: int) -> None:
+    pictures = [picture(seed) for seed in range(3)]
+    drawing = with_settings(varied(model, 7), batch_size=batch_size)
+    together = [reply.trace.markup for reply in drawing.caption(pictures)]
+    again = varied(model, 7)
+    assert together == [again.caption(each).trace.markup for each in pictures]
+    assert len(set(together)) == 3

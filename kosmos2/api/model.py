@@ -58,6 +58,7 @@ class Settings:
     max_new_tokens: int = 256
     """Of free text; a forced form has room for its longest answer."""
     sampling: Greedy | Sampling = field(default_factory=Greedy)
+    """Its generator is drawn from once for each question, in their order, whatever the batches."""
     rules: Rules = field(default_factory=Rules)
 
     def __post_init__(self) -> None:
@@ -247,10 +248,20 @@ class Kosmos2:
             image_mask=encoded.image_mask,
             latents_NQD=torch.stack(latents) if latents else None,
             max_new_tokens=self._room(question),
-            sampling=self.settings.sampling,
+            sampling=self._sampling(),
             rules=self.settings.rules,
             constraint=question.form,
         )
+
+    def _sampling(self) -> Greedy | Sampling:
+        """Return how one question is answered: with a generator that no other question shares."""
+        match self.settings.sampling:
+            case Sampling(generator=shared) as sampling:
+                seed = torch.randint(2**62, (), generator=shared, device=shared.device)
+                own = torch.Generator(shared.device).manual_seed(int(seed))
+                return replace(sampling, generator=own)
+            case greedy:
+                return greedy
 
     def _room(self, question: Question[ReplyT]) -> int:
         match question.form:
