@@ -15,11 +15,17 @@ from typer.testing import CliRunner, Result
 
 import kosmos2
 from kosmos2 import Kosmos2
+from kosmos2.api import Caption
+from kosmos2.api.questions import caption
+from kosmos2.api.replies import Trace
 from kosmos2.cli import app, asking
 from kosmos2.cli.doctor import doctor
 from kosmos2.cli.pictures import read_corners
-from kosmos2.cli.showing import DRAWABLE
+from kosmos2.cli.showing import DRAWABLE, Show, outputs
+from kosmos2.engine import StopReason
+from kosmos2.grounding.markup import read_leniently
 from kosmos2.tasks import Task
+from kosmos2.vocab.locations import LocationGrid
 from kosmos2.vocab.tokenizer import Tokenizer
 
 COMMANDS = ("caption", "ground", "find", "describe", "ask", "demo", "convert", "doctor")
@@ -129,6 +135,20 @@ def test_a_caption_without_boxes_says_why(model: Path, photo: Path) -> None:
     assert "no boxes: the prompt has no <grounding> tag" in plain.stdout
 
 
+def test_what_is_malformed_is_named_also_beside_good_boxes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    grid = LocationGrid(8)
+    markup = "<phrase> a</phrase><object><patch_index_0000><patch_index_0009></object>"
+    grounded = read_leniently(f"{markup},<phrase> b</phrase><object></object>", grid)
+    trace = Trace(width=8, height=8, mean_logprob=-1.0, stop=StopReason.EOS, markup=markup)
+    show = Show(outputs(1, as_json=False, draw=None, crops=None, page=None), model="embedded")
+    show.answers(
+        "x", Image.new("RGB", (8, 8)), [caption()], [Caption(grounded=grounded, trace=trace)]
+    )
+    assert "not used as written: empty_object" in capsys.readouterr().out
+
+
 def test_drawings_crops_and_page_are_written(model: Path, photo: Path, tmp_path: Path) -> None:
     options = ("-p", "a fire", "-p", "two dogs", "--model", model)
     run("find", photo, *options, "--draw", tmp_path / "new" / "drawn.jpg")
@@ -225,6 +245,8 @@ def test_no_model_is_loaded_where_no_picture_is_good(hostile: dict[str, Path]) -
         (["ask", "{photo}", "-q", "What is that?", "-b", "1,2,x,4"], "got '1,2,x,4'"),
         (["caption", "{photo}", "{photo}", "--draw", "o.png"], "name a folder after --draw"),
         (["caption", "{photo}", "--draw", "o.xyz"], "cannot draw into o.xyz"),
+        (["caption", "{photo}", "--crops", "{photo}"], "is a file; name a folder"),
+        (["caption", "{photo}", "--page", "{model}"], "is a folder; name the page's file"),
         (["find", "{photo}", "-p", " ", "--model", "{model}"], "the phrase to find is empty"),
         (["ground", "{photo}", "-c", "a fire", "-p", "ice", "--model", "{model}"], "'ice' does"),
         (["convert", "/nowhere", "/tmp/x", "--to", "huggingface"], "there is no file or folder"),

@@ -55,6 +55,13 @@ def outputs(
             raise RequestError(
                 f"{draw} is one file for {num_pictures} pictures; name a folder after --draw"
             )
+    for folder in (draw if into_folder else None, crops):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise RequestError(f"{folder} is a file; name a folder there, or a new one")
+    if page is not None and page.is_dir():
+        raise RequestError(
+            f"{page} is a folder; name the page's file, such as {page / 'page.html'}"
+        )
     return Outputs(as_json, draw, crops, page, into_folder)
 
 
@@ -136,11 +143,14 @@ def why_no_boxes(question: "Question[Reply]", reply: "Reply") -> str:
     if not question.asks_for_boxes:
         return "no boxes: the prompt has no <grounding> tag, so words alone were asked for"
     if reply.grounded.malformed:
-        faults = ", ".join(sorted({item.reason for item in reply.grounded.malformed}))
-        return f"no boxes: what the model wrote is malformed ({faults})"
+        return f"no boxes: what the model wrote is malformed ({_faults(reply.grounded)})"
     if reply.stop == "length":
         return "no boxes: the answer was cut off before one came"
     return "no boxes: the model tied no words to a place in the picture"
+
+
+def _faults(grounded: GroundedText) -> str:
+    return ", ".join(sorted({item.reason for item in grounded.malformed}))
 
 
 def _as_dict(
@@ -171,6 +181,9 @@ def _print(name: str, questions: "Sequence[Question[Reply]]", replies: "Sequence
     grounded = joined(replies)
     if grounded.phrases:
         console.print(_table(grounded, replies[0]))
+        if grounded.malformed:
+            faults = f"not used as written: {_faults(grounded)}; --json has the details"
+            console.print(Text(faults, style="dim"), soft_wrap=True)
     console.print()
 
 
