@@ -36,6 +36,18 @@ def random_network(config: ModelConfig, *, seed: int = 0) -> Network:
     return network
 
 
+def assert_same(ours: Network, expected: Network) -> None:
+    assert ours.config == expected.config
+    assert_same_parameters(ours, expected)
+
+
+def assert_same_parameters(ours: Network, expected: Network) -> None:
+    for (name, parameter), other in zip(
+        ours.named_parameters(), expected.parameters(), strict=True
+    ):
+        assert torch.equal(parameter, other), name
+
+
 def random_pixels(config: ModelConfig, num_images: int, *, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     side = config.vision.image_size

@@ -20,7 +20,8 @@ from kosmos2.weights.tensors import TensorSource, assemble, sha256
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "embedded"
 
-_HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+# Neither ./folder nor folder/kosmos-2.pt, which are paths, also when nothing is there.
+_HUB_NAME = re.compile(r"(?!.*\.pt$)(?P<name>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 _SMALL_FILES = ("*.json", "sentencepiece.bpe.model", "dict.txt")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from fairseq_cases import container, original_state
-from model_cases import TINY, random_network, with_vocabulary
+from model_cases import assert_same, random_network, with_vocabulary
 from test_fairseq import WIDE
 from torch import Tensor
 from transformers import Kosmos2ForConditionalGeneration
@@ -26,31 +26,12 @@ from kosmos2.weights.tensors import CastSource, RenamedSource, Spec, StateSource
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def network(tiny_tokenizer: Tokenizer) -> Network:
-    return random_network(with_vocabulary(TINY, tiny_tokenizer))
-
-
-@pytest.fixture
-def folder(network: Network, tiny_tokenizer: Tokenizer, tmp_path: Path) -> Path:
-    huggingface.save(network, tiny_tokenizer, tmp_path / "model", dtype=torch.float32)
-    return tmp_path / "model"
-
-
 def quiet(step: Step) -> None:
     assert step.done <= step.total
 
 
 def load(path: Path) -> Network:
     return load_pretrained(path, dtype=torch.float32, device=CPU).network
-
-
-def assert_same(ours: Network, expected: Network) -> None:
-    assert ours.config == expected.config
-    for (name, parameter), other in zip(
-        ours.named_parameters(), expected.parameters(), strict=True
-    ):
-        assert torch.equal(parameter, other), name
 
 
 def test_there_and_back_changes_no_bit(folder: Path, network: Network, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from fairseq_cases import MODULES, container, original_state, write_like_fairseq
-from model_cases import TINY, random_network
+from model_cases import TINY, assert_same_parameters, random_network
 
 from kosmos2.errors import WeightsError
 from kosmos2.model import ModelConfig, Network, TextConfig, VisionConfig
@@ -26,13 +26,6 @@ WIDE = ModelConfig(
     num_latents=3,
 )
 """Heads as wide as the original's, so that their number can be told from shapes."""
-
-
-def assert_same(ours: Network, expected: Network) -> None:
-    for (name, parameter), other in zip(
-        ours.named_parameters(), expected.parameters(), strict=True
-    ):
-        assert torch.equal(parameter, other), name
 
 
 def load(path: Path) -> Network:
@@ -54,7 +47,7 @@ def test_a_file_of_fairseq_loads_without_fairseq(
     assert ours.config.text.num_heads == 4  # told by cfg.model, not by the width
     assert ours.config == replace(WIDE, text=replace(WIDE.text, num_heads=4))
     assert not ours.training
-    assert_same(ours, network.float())
+    assert_same_parameters(ours, network.float())
     assert not set(MODULES) & set(sys.modules)
 
 
@@ -130,7 +123,7 @@ def test_what_we_write_we_read_and_torch_reads(dtype: torch.dtype, tmp_path: Pat
 
     ours = load(path)
     assert ours.config == TINY  # heads and all: our own settings are in the file
-    assert_same(ours, network.to(dtype).float())
+    assert_same_parameters(ours, network.to(dtype).float())
 
     theirs = torch.load(path, weights_only=True)
     expected = original_state(network, dtype)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_cases import TINY, random_network, with_vocabulary
+from model_cases import TINY, assert_same, random_network
 
 from kosmos2.errors import WeightsError
 from kosmos2.model import ModelConfig, Network
@@ -25,17 +25,6 @@ CPU = torch.device("cpu")
 EMBEDDING = "text_model.model.embed_tokens.weight"
 
 
-@pytest.fixture(scope="module")
-def network(tiny_tokenizer: Tokenizer) -> Network:
-    return random_network(with_vocabulary(TINY, tiny_tokenizer))
-
-
-@pytest.fixture
-def folder(network: Network, tiny_tokenizer: Tokenizer, tmp_path: Path) -> Path:
-    huggingface.save(network, tiny_tokenizer, tmp_path / "model", dtype=torch.float32)
-    return tmp_path / "model"
-
-
 def their_state(network: Network) -> dict[str, torch.Tensor]:
     return {
         HUGGINGFACE.theirs(name): parameter.detach().clone()
@@ -45,14 +34,6 @@ def their_state(network: Network) -> dict[str, torch.Tensor]:
 
 def load(folder: Path) -> Network:
     return huggingface.load(folder, dtype=torch.float32, device=CPU)
-
-
-def assert_same(ours: Network, expected: Network) -> None:
-    assert ours.config == expected.config
-    for (name, parameter), other in zip(
-        ours.named_parameters(), expected.parameters(), strict=True
-    ):
-        assert torch.equal(parameter, other), name
 
 
 def test_loading_what_was_saved_changes_nothing(folder: Path, network: Network) -> None:

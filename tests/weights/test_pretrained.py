@@ -9,27 +9,16 @@ import pytest
 import torch
 from fairseq_cases import container, original_state
 from hub_server import serve
-from model_cases import TINY, random_network, with_vocabulary
+from model_cases import assert_same, random_network, with_vocabulary
 from test_fairseq import WIDE
 
 from kosmos2.errors import VocabularyError, WeightsError
 from kosmos2.model import Network
 from kosmos2.vocab.tokenizer import Tokenizer
-from kosmos2.weights import Pretrained, huggingface, load_pretrained, pretrained, resolve
+from kosmos2.weights import Pretrained, load_pretrained, pretrained, resolve
 from kosmos2.weights.mapping import HUGGINGFACE
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def network(tiny_tokenizer: Tokenizer) -> Network:
-    return random_network(with_vocabulary(TINY, tiny_tokenizer))
-
-
-@pytest.fixture
-def folder(network: Network, tiny_tokenizer: Tokenizer, tmp_path: Path) -> Path:
-    huggingface.save(network, tiny_tokenizer, tmp_path / "model", dtype=torch.float32)
-    return tmp_path / "model"
 
 
 @pytest.fixture(autouse=True)
@@ -49,14 +38,6 @@ def point_to(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
 
 def load(name: str | Path) -> Pretrained:
     return load_pretrained(name, dtype=torch.float32, device=CPU)
-
-
-def assert_same(ours: Network, expected: Network) -> None:
-    assert ours.config == expected.config
-    for (name, parameter), other in zip(
-        ours.named_parameters(), expected.parameters(), strict=True
-    ):
-        assert torch.equal(parameter, other), name
 
 
 @pytest.mark.parametrize("kind", [str, Path])
@@ -125,7 +106,10 @@ def test_an_installation_without_the_embedded_model_says_so(
         resolve("embedded")
 
 
-@pytest.mark.parametrize("name", ["nothing", "./nothing/here", "a/b/c", "nothing.pt"])
+@pytest.mark.parametrize(
+    "name",
+    ["nothing", "./nothing", "./nothing/here", "../a", "a/b/c", "nothing.pt", "a/nothing.pt"],
+)
 def test_a_name_that_is_nothing_is_told_with_what_names_can_be(name: str) -> None:
     with pytest.raises(WeightsError, match=r"no file or folder .*owner/model"):
         resolve(name)
