@@ -26,15 +26,19 @@ def write(folder: Path, state: dict[str, Any]) -> Path:
     return path
 
 
+def check_present(folder: Path) -> None:
+    """Refuse a folder without a checkpoint."""
+    path = folder / FILE
+    if not path.is_file():
+        raise TrainingError(f"no checkpoint at {path}. Start that run first, without --resume.")
+
+
 def read(folder: Path) -> dict[str, Any]:
     """Return the state that `write` saved; nothing in the file can run code."""
+    check_present(folder)
     path = folder / FILE
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise TrainingError(
-            f"no checkpoint at {path}. Start that run first, without --resume."
-        ) from error
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
         reason = one_line(str(error).partition("\n")[0])
         raise TrainingError(f"{path} is damaged, or no checkpoint of ours ({reason})") from error

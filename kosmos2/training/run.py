@@ -63,6 +63,7 @@ def resume(
     report: Callable[[Progress | Evaluation], None],
 ) -> None:
     """Go on with the run in the folder `out`, exactly as if it had not stopped."""
+    checkpoint.check_present(out)
     trainer = _trainer(recipe, out, Tokenizer.from_folder(out), sprites, device)
     trainer.resume()
     _save_recipe(recipe, out)
@@ -71,11 +72,7 @@ def resume(
 
 def _tokenizer_of(before: Path, recipe: TrainRecipe) -> Tokenizer:
     """Return the vocabulary of the run whose weights are the first ones."""
-    if not (before / checkpoint.FILE).exists():
-        raise TrainingError(
-            f"start_from: there is no {checkpoint.FILE} in {before}. Train the recipe of that run "
-            "first, with this folder as its --out."
-        )
+    checkpoint.check_present(before)
     tokenizer = Tokenizer.from_folder(before)
     if tokenizer.grid.bins != recipe.bins:
         raise TrainingError(
@@ -92,6 +89,7 @@ def _save_recipe(recipe: TrainRecipe, out: Path) -> None:
 def _trainer(
     recipe: TrainRecipe, out: Path, tokenizer: Tokenizer, sprites: Sprites, device: torch.device
 ) -> Trainer:
+    torch.manual_seed(recipe.seed)  # the patch head's first weights are drawn from it
     network = build.network_for(recipe, tokenizer).to(device)
     teacher = Teacher(tokenizer, recipe.model.num_latents)
     return Trainer(recipe, out, network, teacher, build.sources_for(recipe, teacher, sprites))
