@@ -56,3 +56,17 @@ def test_a_bad_line_is_named_by_file_and_number(tmp_path: Path, line: str) -> No
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="nowhere"):
         list(read_jsonl(tmp_path / "nowhere.jsonl"))
+
+
+def test_a_line_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    append(path, RECORDS[:1])
+    path.write_bytes(path.read_bytes() + b'{"caption": "\xff"}\n')
+    with pytest.raises(RecordError, match=r"records\.jsonl:2: no UTF-8"):
+        list(read_jsonl(path))
+
+
+def test_an_image_that_is_no_path_is_named() -> None:
+    fields = {"caption": "a dog", "noun_chunks": [], "ref_exps": [], "id": 5, "image": 12}
+    with pytest.raises(RecordError, match="record 5: image must be a path as text, got 12"):
+        GroundedRecord.from_dict(fields)

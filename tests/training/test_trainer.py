@@ -10,14 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from kosmos2.data.collate import Row, collate, pack
+from kosmos2.data.collate import Batch, Row, collate, pack
 from kosmos2.data.lessons import Teacher
 from kosmos2.data.patches import patch_targets
 from kosmos2.data.sources import Source
 from kosmos2.errors import TrainingError
 from kosmos2.model import ModelConfig, TextConfig, VisionConfig
 from kosmos2.training import build
+from kosmos2.training import trainer as trainer_module
 from kosmos2.training.checkpoint import FILE, read, write
+from kosmos2.training.loss import Losses
 from kosmos2.training.recipe import (
     LossRecipe,
     OptimizerRecipe,
@@ -206,3 +208,82 @@ def test_a_step_over_accumulated_batches_uses_their_mean_gradient(
 
     for parameter, gradient in zip(run.network.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
+
+
+def test_bf16_computes_near_fp32_and_keeps_the_weights_in_fp32(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    half = dataclasses.replace(RECIPE, run=dataclasses.replace(RECIPE.run, precision="bf16"))
+    in_bf16 = trainer(half, tmp_path / "bf16", tiny_tokenizer)
+    with torch.no_grad():
+        in_bf16.network.eval()
+        batch = collate([in_bf16.sources[0].row(index) for index in range(4)], multiple=16)
+        rough = in_bf16.losses(batch).objective
+        in_bf16.recipe = RECIPE
+        exact = in_bf16.losses(batch).objective
+        in_bf16.recipe = half
+    assert rough != exact
+    torch.testing.assert_close(rough, exact, rtol=0.02, atol=0)
+
+    losses = losses_of(in_bf16)
+    assert losses[-1][1] < losses[0][1]
+    assert {each.dtype for each in in_bf16.trained.parameters()} == {torch.float32}
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_before_it_reaches_a_weight(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    run = trainer(RECIPE, tmp_path / "run", tiny_tokenizer)
+    before = {name: weight.clone() for name, weight in run.network.named_parameters()}
+    run.loss.location_weight = float("inf")
+
+    with pytest.raises(TrainingError, match=r"step 1: the gradient is not finite .* start_from"):
+        losses_of(run)
+
+    for name, weight in run.network.named_parameters():
+        assert torch.equal(weight, before[name]), name
+
+
+def test_speed_and_waiting_leave_checkpoints_and_evaluations_out(
+    tmp_path: Path, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A clock that stands still but for data (1 s a batch), gradients (2 s) and evaluation (100 s).
+    clock = [0.0]
+    monkeypatch.setattr(trainer_module.time, "perf_counter", lambda: clock[0])
+    often = dataclasses.replace(RECIPE.run, evaluate_every=1, checkpoint_every=1, log_every=3)
+    run = trainer(dataclasses.replace(RECIPE, run=often), tmp_path / "run", tiny_tokenizer)
+    row, losses = run.sources[0].row, run.losses
+
+    def slow_row(index: int) -> Row:
+        clock[0] += 0.25
+        return row(index)
+
+    def slow_losses(batch: Batch) -> Losses:
+        clock[0] += 2
+        return losses(batch)
+
+    monkeypatch.setattr(run.sources[0], "row", slow_row)
+    monkeypatch.setattr(run, "losses", slow_losses)
+    seen: list[Progress] = []
+    run.train(seen.append, lambda step: clock.__setitem__(0, clock[0] + 100))
+
+    assert [each.waiting_share for each in seen] == pytest.approx([1 / 3] * 4)
+    assert [each.pictures_per_second for each in seen] == pytest.approx([4 / 3] * 4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_a_resumed_run_draws_the_same_dropout(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    def on_gpu() -> Trainer:
+        run = trainer(RECIPE, tmp_path / "gpu", tiny_tokenizer)
+        return Trainer(RECIPE, run.folder, run.network.cuda(), run.teacher, run.sources)
+
+    first = on_gpu()
+    first.save()
+    drawn = torch.rand(8, device="cuda")
+    on_gpu().resume()
+    assert torch.equal(torch.rand(8, device="cuda"), drawn)
+    losses = losses_of(first)
+    assert losses[-1][1] < losses[0][1]
