@@ -4,6 +4,7 @@ OUT/recipe.json        the recipe, as it ran last
 OUT/tokenizer.json     the vocabulary
 OUT/checkpoint.pt      the state to resume from
 OUT/log.jsonl          losses and speed;  OUT/evaluation.jsonl  accuracy;  OUT/preview-*.png
+OUT/curve.svg          both drawn
 OUT/model/             the model as of the last evaluation, for `--model`
 """
 
@@ -20,6 +21,7 @@ from kosmos2.data.lessons import Teacher
 from kosmos2.errors import TrainingError
 from kosmos2.scenes.gallery import Sprites
 from kosmos2.training import build, checkpoint, journal
+from kosmos2.training.curve import write_curve
 from kosmos2.training.evaluate import Evaluation, Examiner
 from kosmos2.training.recipe import TrainRecipe
 from kosmos2.training.trainer import Progress, Trainer
@@ -106,6 +108,7 @@ def _train(
 
     def evaluate(step: int) -> None:
         report(examiner.examine(trainer.network, trainer.teacher, step))
+        write_curve(trainer.folder)
         huggingface.save(trainer.network, tokenizer, trainer.folder / "model", dtype=STORED_DTYPE)
 
     trainer.train(report, evaluate)
