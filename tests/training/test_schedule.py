@@ -1,10 +1,11 @@
 """How the learning rate goes, and which weights decay."""
 
 import pytest
+import run_cases
 from torch import nn
 
 from kosmos2.errors import ConfigError
-from kosmos2.model import ModelConfig, Network, TextConfig, VisionConfig
+from kosmos2.model import Network
 from kosmos2.training.recipe import OptimizerRecipe
 from kosmos2.training.schedule import learning_rate, optimizer_of
 
@@ -37,22 +38,7 @@ def test_no_warm_up_and_nothing_else_are_schedules_too(warmup: int) -> None:
 
 
 def test_matrices_decay_and_vectors_do_not() -> None:
-    network = Network(
-        ModelConfig(
-            text=TextConfig(
-                vocab_size=90, width=16, feedforward_width=32, num_layers=1, num_heads=2
-            ),
-            vision=VisionConfig(
-                width=8,
-                feedforward_width=16,
-                num_layers=1,
-                num_heads=2,
-                image_size=16,
-                patch_size=8,
-            ),
-            num_latents=2,
-        )
-    )
+    network = Network(run_cases.RECIPE.model)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     decayed, kept = (
         {names[id(each)] for each in group["params"]}

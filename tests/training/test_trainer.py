@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import run_cases
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from kosmos2.data.lessons import Teacher
 from kosmos2.data.patches import patch_targets
 from kosmos2.data.sources import Source
 from kosmos2.errors import TrainingError
-from kosmos2.model import ModelConfig, TextConfig, VisionConfig
+from kosmos2.model import ModelConfig
 from kosmos2.training import build
 from kosmos2.training import trainer as trainer_module
 from kosmos2.training.checkpoint import FILE, read, write
@@ -32,14 +33,11 @@ from kosmos2.training.trainer import Progress, Trainer
 from kosmos2.vocab.locations import LocationGrid
 from kosmos2.vocab.tokenizer import Tokenizer
 
-RECIPE = TrainRecipe(
-    seed=5,
-    bins=8,
+RECIPE = dataclasses.replace(
+    run_cases.RECIPE,
     model=ModelConfig(
-        text=TextConfig(width=16, feedforward_width=32, num_layers=2, num_heads=2, dropout=0.1),
-        vision=VisionConfig(
-            width=16, feedforward_width=32, num_layers=1, num_heads=2, image_size=16, patch_size=4
-        ),
+        text=dataclasses.replace(run_cases.RECIPE.model.text, num_layers=2),
+        vision=dataclasses.replace(run_cases.RECIPE.model.vision, image_size=16, patch_size=4),
         num_latents=4,
     ),
     scenes=ScenesRecipe(nouns=("dog",)),
