@@ -253,9 +253,12 @@ def read_found(
 def read_description(
     prompt: Prompt, symbols: Sequence[Symbol], scores: Sequence[float | None], grid: LocationGrid
 ) -> str:
-    """Return the expression alone: "snowman in a hat", without the prompt's "It is"."""
+    """Return the expression alone: "snowman in a hat", without the prompt's "It is".
+
+    The paper's templates (Table 9) end in a full stop, which is none of the expression.
+    """
     assert prompt.task is Task.DESCRIBE
-    return read_symbols(symbols, grid, scores).text
+    return read_symbols(symbols, grid, scores).text.removesuffix(".").rstrip()
 
 
 def read_grounded_caption(

@@ -238,9 +238,10 @@ def test_what_broke_in_an_answer_is_told() -> None:
     assert [fault.reason for fault in found.malformed] == ["inverted_box"]
 
 
-def test_a_description_is_the_expression_alone() -> None:
+@pytest.mark.parametrize("ending", ["", ".", " ."])
+def test_a_description_is_the_expression_alone(ending: str) -> None:
     prompt = tasks.describe(SNOWMAN, GRID)
-    answer = tasks.read_description(prompt, said(" snowman in a hat and scarf"), (), GRID)
+    answer = tasks.read_description(prompt, said(f" snowman in a hat and scarf{ending}"), (), GRID)
     assert answer == "snowman in a hat and scarf"
 
 
