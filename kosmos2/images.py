@@ -96,8 +96,17 @@ def preprocess(image: Image.Image, size: int) -> Tensor:
     """
     if image.mode != "RGB":
         raise ImageError(f"preprocess needs an RGB image, got {image.mode}; use images.load first")
-    square = image.resize((size, size), Image.Resampling.BICUBIC)
-    return normalise(torch.from_numpy(np.array(square).transpose(2, 0, 1).copy()))
+    return normalise(to_tensor(np.asarray(to_square(image, size))))
+
+
+def to_square(image: Image.Image, size: int) -> Image.Image:
+    """Return the picture as every model reads it, in training and in use: size x size pixels."""
+    return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def to_tensor(image_YXC: NDArray[np.uint8]) -> Tensor:
+    """Return pixels_CYX, still 8 bits."""
+    return torch.from_numpy(image_YXC.transpose(2, 0, 1).copy())
 
 
 def normalise(pixels_CYX: Tensor) -> Tensor:

@@ -31,11 +31,11 @@ class Teacher:
         self.tokenizer = tokenizer
         self.num_latents = num_latents
         self.vocabulary = tokenizer.vocabulary
+        self._prefix = tokenizer.encode((ImageSlot(),), num_latents=num_latents)
 
     def prefix(self) -> tuple[tuple[int, ...], tuple[bool, ...]]:
         """Return the ids and the image mask of `<s> <image> ... </image>`."""
-        encoded = self.tokenizer.encode((ImageSlot(),), num_latents=self.num_latents)
-        return encoded.ids, encoded.image_mask
+        return self._prefix.ids, self._prefix.image_mask
 
     def grounded_caption(self, caption: GroundedText) -> Lesson:
         """Return the published sequence: `<grounding>` and every word count (B.3 of the spec)."""
@@ -53,7 +53,8 @@ class Teacher:
 
     def find(self, phrase: str, boxes: Sequence[Box]) -> Lesson:
         """Return a referring expression and its boxes, in the order given."""
-        return self._lesson(self._prompt(tasks.find(phrase)), self._object(boxes))
+        prompt = self._prompt(tasks.find(phrase))
+        return self._lesson(prompt, markup.object_ids(boxes, self.tokenizer))
 
     def describe(self, box: Box, expression: str) -> Lesson:
         """Return `It <box> is` and the expression."""
@@ -66,14 +67,7 @@ class Teacher:
 
     def _prompt(self, prompt: tasks.Prompt) -> tuple[int, ...]:
         encoded = self.tokenizer.encode(prompt.segments, num_latents=self.num_latents)
-        return encoded.ids[len(self.prefix()[0]) :]
-
-    def _object(self, boxes: Sequence[Box]) -> list[int]:
-        ids: list[int] = []
-        for box in boxes:
-            ids.append(self.vocabulary.tag(Tag.DELIMITER if ids else Tag.OBJECT))
-            ids.extend(self.vocabulary.location(cell) for cell in self.tokenizer.grid.encode(box))
-        return [*ids, self.vocabulary.tag(Tag.OBJECT_END)]
+        return encoded.ids[len(self._prefix.ids) :]
 
     def _lesson(self, prompt: Sequence[int], answer: Sequence[int]) -> Lesson:
         return Lesson(prompt=tuple(prompt), answer=(*answer, self.vocabulary.eos))

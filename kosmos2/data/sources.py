@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
-from PIL import Image
 
 from kosmos2 import images
 from kosmos2.data.collate import Row, pack
@@ -53,7 +51,7 @@ class SceneSource:
         things = [(self.numbers[group.noun], box) for group in scene.groups for box in group.boxes]
         grid = self.teacher.tokenizer.grid
         patches = patch_targets(things, side=self.patches_per_side, grid=grid)
-        return pack(to_tensor(scene.image), patches, self.teacher.prefix(), lessons)
+        return pack(images.to_tensor(scene.image), patches, self.teacher.prefix(), lessons)
 
     def _lessons(self, scene: Scene, index: int) -> list[Lesson]:
         rng = np.random.Generator(np.random.PCG64([self.maker.recipe.seed, index, 1]))
@@ -88,7 +86,7 @@ class RecordSource:
         record = self.records[index % len(self.records)]
         assert record.image is not None
         image = images.load(self.folder / record.image)
-        square = image.resize((self.config.image_size,) * 2, Image.Resampling.BICUBIC)
+        square = images.to_square(image, self.config.image_size)
         grounded = roots(record.grounded("ref_exps"))
         if not grounded.phrases:  # as published: without boxes no <grounding> either
             lessons = [self.teacher.plain_caption(grounded.text)]
@@ -98,7 +96,7 @@ class RecordSource:
             lessons.append(self.teacher.find(grounded.phrase_text(phrase), phrase.boxes))
             lessons.append(self.teacher.describe(phrase.boxes[0], grounded.phrase_text(phrase)))
         patches = unknown(self.config.patches_per_side)
-        return pack(to_tensor(np.asarray(square)), patches, self.teacher.prefix(), lessons)
+        return pack(images.to_tensor(np.asarray(square)), patches, self.teacher.prefix(), lessons)
 
 
 def roots(grounded: GroundedText) -> GroundedText:
@@ -130,11 +128,6 @@ def _check_trainable(record: GroundedRecord) -> None:
                 f"{grounded.phrase_text(phrase)!r} overlap, and markup cannot say that; "
                 "leave one of them out"
             )
-
-
-def to_tensor(image_YXC: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> torch.Tensor:
-    """Return pixels_CYX in uint8."""
-    return torch.from_numpy(np.ascontiguousarray(image_YXC.transpose(2, 0, 1)))
 
 
 def _caption(scene: Scene, teacher: Teacher, rng: np.random.Generator) -> Lesson:

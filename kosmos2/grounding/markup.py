@@ -82,13 +82,18 @@ def tokens(grounded: GroundedText, tokenizer: Tokenizer) -> list[int]:
             found.append(vocabulary.tag(Tag.PHRASE))
             found += ids[first:last]
             found.append(vocabulary.tag(Tag.PHRASE_END))
-        for part in _object(boxes, tokenizer.grid):
-            if isinstance(part, Cell):
-                found.append(vocabulary.location(part.index))
-            else:
-                found.append(vocabulary.tag(part))
+        found += object_ids(boxes, tokenizer)
         cursor = last
     return found + ids[cursor:]
+
+
+def object_ids(boxes: Sequence[Box], tokenizer: Tokenizer) -> list[int]:
+    """Return the ids of `<object>` and the boxes' cells up to `</object>`."""
+    vocabulary = tokenizer.vocabulary
+    return [
+        vocabulary.location(part.index) if isinstance(part, Cell) else vocabulary.tag(part)
+        for part in _object(boxes, tokenizer.grid)
+    ]
 
 
 def read(markup: str, grid: LocationGrid) -> GroundedText:

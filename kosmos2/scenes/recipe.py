@@ -8,13 +8,9 @@ from kosmos2.scenes.splits import check_styles, split_number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SceneRecipe:
-    size: int
-    """Pixels at each side of the square picture."""
-    nouns: tuple[str, ...]
-    styles: tuple[str, ...]
-    seed: int
-    split: str = "train"
+class Crowd:
+    """How many things a scene shows, and how large."""
+
     max_groups: int = 3
     max_instances: int = 3
     single_share: float = 0.5
@@ -26,6 +22,16 @@ class SceneRecipe:
     max_side: float = 0.55
     max_single_side: float = 0.85
     """Longer side of the largest thing that stands alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneRecipe(Crowd):
+    size: int
+    """Pixels at each side of the square picture."""
+    nouns: tuple[str, ...]
+    styles: tuple[str, ...]
+    seed: int
+    split: str = "train"
 
     def __post_init__(self) -> None:
         split_number(self.split)

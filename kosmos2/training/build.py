@@ -16,7 +16,7 @@ from kosmos2.model.network import Network
 from kosmos2.records.store import read_jsonl
 from kosmos2.scenes.gallery import Sprites
 from kosmos2.scenes.maker import SceneMaker
-from kosmos2.scenes.recipe import SceneRecipe
+from kosmos2.scenes.recipe import Crowd, SceneRecipe
 from kosmos2.training.initialise import initialise
 from kosmos2.training.recipe import SourceRecipe, TrainRecipe
 from kosmos2.vocab.tokenizer import Tokenizer, train_tokenizer
@@ -59,13 +59,7 @@ def scene_maker(
             styles=recipe.scenes.styles if split != "style" else ("openmoji",),
             seed=recipe.seed if split == "train" else recipe.seed + EVALUATION_SEED,
             split=split,
-            max_groups=source.max_groups,
-            max_instances=source.max_instances,
-            single_share=source.single_share,
-            colour_share=source.colour_share,
-            min_side=source.min_side,
-            max_side=source.max_side,
-            max_single_side=source.max_single_side,
+            **{each.name: getattr(source, each.name) for each in dataclasses.fields(Crowd)},
         ),
         sprites,
     )

@@ -7,24 +7,17 @@ from typing import Literal
 
 from kosmos2.errors import ConfigError
 from kosmos2.model.config import ModelConfig
+from kosmos2.scenes.recipe import Crowd
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SourceRecipe:
-    """One source of the mixture: live scenes, or a JSONL of grounded records."""
+class SourceRecipe(Crowd):
+    """One source of the mixture: live scenes (of that crowd), or a JSONL of grounded records."""
 
     kind: Literal["scenes", "records"]
     weight: float = 1.0
     path: str = ""
     """records: the JSONL; the pictures' paths are relative to its folder."""
-    max_groups: int = 3
-    max_instances: int = 3
-    single_share: float = 0.5
-    colour_share: float = 0.35
-    min_side: float = 0.18
-    """scenes: longer side of the smallest and largest things, as a share of the picture's."""
-    max_side: float = 0.55
-    max_single_side: float = 0.85
     max_lessons: int = 6
     """scenes: caption, phrases and questions behind one picture; 0 trains the tower alone."""
 

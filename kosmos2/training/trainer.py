@@ -120,6 +120,7 @@ class Trainer:
         """
         recipe, run = self.recipe, self.recipe.run
         meter = _Meter()
+        self.network.train()
         for group in self._groups():
             rate = learning_rate(recipe.optimizer, self.step)
             norm = self._update(group, rate, meter)
@@ -159,7 +160,6 @@ class Trainer:
 
     def _update(self, group: list[Batch], rate: float, meter: _Meter) -> Tensor:
         meter.data_arrived()
-        self.network.train()
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)

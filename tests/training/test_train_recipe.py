@@ -61,7 +61,7 @@ def test_a_whole_that_cannot_work_is_refused(changes: dict[str, object], complai
 
 
 def test_a_source_s_scenes_are_by_default_those_of_the_scenes() -> None:
-    # The fields stand twice: a recipe for training needs them without seed, size and split.
+    # Both take them from `Crowd`, which has no seed, size or split.
     ours, theirs = (
         {field.name: field.default for field in dataclasses.fields(kind)}
         for kind in (SourceRecipe, SceneRecipe)
