@@ -1,0 +1,369 @@
+/* Optional kernels of kosmos2 for CPUs: products of 8- and 4-bit matrices, whole decoder steps.
+ *
+ * Built by `kosmos2 native build` with the system's C compiler and called by kernels/native.py
+ * through ctypes. Every product is an exact sum of integers followed by the same float steps, so
+ * every instruction set and every number of rows or threads gives the same bits.
+ *
+ * A step is one parallel region: its phases are parted by spinning barriers, work is handed out by
+ * tickets, so that a thread the system holds back costs the others little.
+ */
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <math.h>
+#include <omp.h>
+#include <stddef.h>
+
+#include "native_team.h"
+#include "native_types.h"
+
+static _Thread_local Store call_store, row_store, score_store, few_store, panel_store;
+
+#define TARGET
+#define NAME(x) x##_plain
+#include "native_float.h"
+#include "native_plain.h"
+#undef TARGET
+#undef NAME
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define TARGET __attribute__((target("avx2,fma,f16c")))
+#define NAME(x) x##_avx2
+#include "native_float.h"
+#include "native_avx2.h"
+#undef TARGET
+#undef NAME
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c")))
+#define NAME(x) x##_avx512
+#include "native_float.h"
+#include "native_avx512.h"
+#undef TARGET
+#undef NAME
+#endif
+
+#define KERNELS(set)                                                                               \
+    {total_##set, normalise_##set, round_row_##set, gelu_##set, add_##set, attend_##set,             \
+     product_##set}
+
+/* In ascending speed; the numbers are those of `k2_best` and of the argument `set`. */
+static const Kernels kernels_of[] = {
+    KERNELS(plain),
+#if defined(__x86_64__)
+    KERNELS(avx2),
+    KERNELS(avx512),
+#endif
+};
+
+/* Return the fastest set that this processor has. */
+int k2_best(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    int avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                 __builtin_cpu_supports("avx512vnni");
+    return avx2 ? 1 + avx512 : 0;
+#else
+    return 0;
+#endif
+}
+
+/* ---- products ------------------------------------------------------------------------------ */
+
+enum {
+    TICKET = 128 << 10, /* bytes of weights in a ticket of few rows: several microseconds */
+    PANEL_ROWS = 64,
+    TALL_ROWS = 192, /* rows of activations a ticket: in the second cache with their weights */
+    FEW_ROWS = 8
+};
+
+/* What happens to the columns of a product that a thread has just finished. */
+typedef enum { KEEP, GELU, ADD, STORE } After;
+
+typedef struct {
+    const Kernels *kernels;
+    const Matrix *w;
+    const Rounded *x;
+    float *y; /* (rows, w->n) */
+    After after;
+    float *sum; /* ADD: (rows, w->n), what the product is added to */
+    const Cache *cache; /* STORE: columns from `width` on are keys and values */
+    const Tokens *tokens;
+    int64_t layer, width;
+} Product;
+
+static void finish_store(const Product *p, Tile tile) {
+    int64_t width = p->width, first = tile.n0 > width ? tile.n0 : width;
+    if (first >= tile.n1)
+        return;
+    for (int64_t m = tile.m0; m < tile.m1; m++) {
+        int64_t row = p->layer * p->cache->rows + p->tokens->rows[m];
+        float *slot = p->cache->memory +
+                      (row * p->cache->capacity + p->tokens->slots[m]) * 2 * width;
+        memcpy(slot + first - width, p->y + m * p->w->n + first,
+               (size_t)(tile.n1 - first) * sizeof(float));
+    }
+}
+
+static void finish_tile(const Product *p, Tile tile) {
+    if (p->after == STORE) {
+        finish_store(p, tile);
+    } else if (p->after != KEEP) {
+        for (int64_t m = tile.m0; m < tile.m1; m++) {
+            float *y = p->y + m * p->w->n + tile.n0;
+            if (p->after == GELU)
+                p->kernels->gelu(y, tile.n1 - tile.n0);
+            else
+                p->kernels->add(p->sum + m * p->w->n + tile.n0, y, tile.n1 - tile.n0);
+        }
+    }
+}
+
+static int64_t columns_of_ticket(const Matrix *w, int64_t rows) {
+    if (rows > FEW_ROWS)
+        return PANEL_ROWS;
+    int64_t columns = TICKET / (w->k * w->bits / 8 + 1) / 16 * 16;
+    return columns < 16 ? 16 : columns;
+}
+
+static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* One phase: rows of activations outside, so that a ticket finds them in the cache. */
+static void multiply(Member *me, const Product *p) {
+    Counter *counter = begin_phase(me);
+    int64_t columns = columns_of_ticket(p->w, p->x->rows);
+    int64_t across = (p->w->n + columns - 1) / columns;
+    int64_t down = (p->x->rows + TALL_ROWS - 1) / TALL_ROWS;
+    for (int64_t ticket; (ticket = take(counter)) < across * down;) {
+        Tile tile = {.m0 = ticket / across * TALL_ROWS, .n0 = ticket % across * columns};
+        tile.m1 = min(tile.m0 + TALL_ROWS, p->x->rows);
+        tile.n1 = min(tile.n0 + columns, p->w->n);
+        p->kernels->product(p->w, p->x, tile, p->y, p->w->n);
+        finish_tile(p, tile);
+    }
+    barrier(me);
+}
+
+static size_t rounded_size(int64_t rows, int64_t k) {
+    int64_t stride = (k + BLOCK - 1) / BLOCK * BLOCK, groups = (k + GROUP - 1) / GROUP;
+    return (size_t)(rows * (stride + (groups + 2) * 4) + 4 * LINE);
+}
+
+static Rounded carve_rounded(char *memory, int64_t rows, int64_t k) {
+    Rounded x = {.rows = rows, .k = k};
+    x.stride = (k + BLOCK - 1) / BLOCK * BLOCK;
+    x.groups = (k + GROUP - 1) / GROUP;
+    x.values = carve(&memory, (size_t)(rows * x.stride));
+    x.scale = carve(&memory, (size_t)rows * sizeof(float));
+    x.sums = carve(&memory, (size_t)rows * sizeof(int32_t));
+    x.partials = carve(&memory, (size_t)(rows * x.groups) * sizeof(int32_t));
+    return x;
+}
+
+/* y (rows, n) = x (rows, k) times the matrix, both sides in few bits. */
+void k2_linear(int set, int threads, const Matrix *w, const float *x, int64_t rows, float *y) {
+    const Kernels *kernels = &kernels_of[set];
+    char *memory = reserve(&call_store, rounded_size(rows, w->k));
+    Rounded rounded = carve_rounded(memory, rows, w->k);
+    Counter counters[2] = {0};
+    Team team = {.size = threads, .counters = counters};
+    Product product = {.kernels = kernels, .w = w, .x = &rounded, .y = y, .after = KEEP};
+#pragma omp parallel num_threads(threads)
+    {
+        Member me = {.team = &team, .index = omp_get_thread_num()};
+        Counter *counter = begin_phase(&me);
+        for (int64_t row; (row = take(counter)) < rows;)
+            kernels->round_row(x + row * w->k, &rounded, row);
+        barrier(&me);
+        multiply(&me, &product);
+    }
+}
+
+/* ---- a decoder step ------------------------------------------------------------------------ */
+
+enum { QUERIES = 4, HEADS = 8, PHASES_A_BLOCK = 9 };
+
+typedef struct {
+    const Kernels *kernels;
+    const Decoder *decoder;
+    const Cache *cache;
+    const Tokens *tokens;
+    int64_t count;        /* tokens still computed: fewer behind the last attention */
+    float *x;             /* (count, width) */
+    float *qkv;           /* (count, 3 * width) */
+    float *mixed, *delta; /* (count, width) */
+    float *expanded;      /* (count, feedforward_width) */
+    char *rounded;        /* room for a Rounded of either width */
+    int64_t *starts;      /* first tokens of the runs that attend together, then the count */
+    int64_t num_runs;
+} Step;
+
+static Rounded normalise_rows(Member *me, const Step *s, const float *x, Norm norm, int64_t k) {
+    Counter *counter = begin_phase(me);
+    Rounded rounded = carve_rounded(s->rounded, s->count, k);
+    float *y = (float *)reserve(&row_store, (size_t)k * sizeof(float));
+    for (int64_t row; (row = take(counter)) < s->count;) {
+        s->kernels->normalise(x + row * k, norm, (float)s->decoder->norm_eps, k, y);
+        s->kernels->round_row(y, &rounded, row);
+    }
+    barrier(me);
+    return rounded;
+}
+
+/* Tokens of a run are consecutive in one row, so they share what they read. */
+static void find_runs(Step *s) {
+    const Tokens *t = s->tokens;
+    s->num_runs = 0;
+    for (int64_t i = 0; i < t->count; i++) {
+        int64_t start = s->num_runs ? s->starts[s->num_runs - 1] : -1;
+        int follows = i > 0 && i - start < QUERIES && t->rows[i] == t->rows[i - 1] &&
+                      t->slots[i] == t->slots[i - 1] + 1;
+        if (!follows)
+            s->starts[s->num_runs++] = i;
+    }
+    s->starts[s->num_runs] = t->count;
+}
+
+static void attend_rows(Member *me, const Step *s, int64_t layer) {
+    Counter *counter = begin_phase(me);
+    const Decoder *d = s->decoder;
+    int64_t head_width = d->width / d->num_heads, groups = (d->num_heads + HEADS - 1) / HEADS;
+    for (int64_t ticket; (ticket = take(counter)) < s->num_runs * groups;) {
+        int64_t first = s->starts[ticket / groups], head = ticket % groups * HEADS;
+        Attention job = {.width = d->width, .head_width = head_width};
+        job.num_queries = s->starts[ticket / groups + 1] - first;
+        job.num_heads = min(HEADS, d->num_heads - head);
+        job.num_keys = s->tokens->slots[first] + 1;
+        job.query_stride = 3 * d->width;
+        job.mixed_stride = d->width;
+        job.query = s->qkv + first * 3 * d->width + head * head_width;
+        job.mixed = s->mixed + first * d->width + head * head_width;
+        job.held = s->cache->memory + head * head_width +
+                   (layer * s->cache->rows + s->tokens->rows[first]) * s->cache->capacity * 2 *
+                       d->width;
+        int64_t longest = job.num_keys + job.num_queries - 1;
+        job.scores = (float *)reserve(
+            &score_store, (size_t)(job.num_queries * job.num_heads * longest) * sizeof(float));
+        s->kernels->attend(&job);
+    }
+    barrier(me);
+}
+
+/* Behind the last attention nobody reads the other tokens. Each thread counts for itself. */
+static void keep_wanted(Member *me, Step *s) {
+    const Tokens *t = s->tokens;
+    size_t size = (size_t)s->decoder->width * sizeof(float);
+    s->count = t->num_wanted;
+    if (me->index == 0)
+        for (int64_t i = 0; i < t->num_wanted; i++)
+            if (t->wanted[i] != i) {
+                memcpy((char *)s->x + (size_t)i * size, (char *)s->x + (size_t)t->wanted[i] * size, size);
+                memcpy((char *)s->mixed + (size_t)i * size,
+                       (char *)s->mixed + (size_t)t->wanted[i] * size, size);
+            }
+    barrier(me);
+}
+
+static void run_block(Member *me, Step *s, int64_t layer) {
+    const Decoder *d = s->decoder;
+    const Block *b = &d->blocks[layer];
+    Rounded x = normalise_rows(me, s, s->x, b->attention_norm, d->width);
+    Product qkv = {s->kernels, &b->qkv, &x, s->qkv, STORE, NULL,
+                   s->cache, s->tokens, layer, d->width};
+    multiply(me, &qkv);
+    attend_rows(me, s, layer);
+    if (layer == d->num_blocks - 1)
+        keep_wanted(me, s);
+
+    x = normalise_rows(me, s, s->mixed, b->mixed_norm, d->width);
+    Product output = {.kernels = s->kernels, .w = &b->output, .x = &x, .y = s->delta,
+                      .after = ADD, .sum = s->x};
+    multiply(me, &output);
+
+    x = normalise_rows(me, s, s->x, b->feedforward_norm, d->width);
+    Product expand = {.kernels = s->kernels, .w = &b->expand, .x = &x, .y = s->expanded,
+                      .after = GELU};
+    multiply(me, &expand);
+
+    x = normalise_rows(me, s, s->expanded, b->expanded_norm, d->feedforward_width);
+    Product contract = {.kernels = s->kernels, .w = &b->contract, .x = &x, .y = s->delta,
+                        .after = ADD, .sum = s->x};
+    multiply(me, &contract);
+}
+
+static Step prepare(const Decoder *d, const Cache *cache, const Tokens *t, char *memory) {
+    size_t floats = (size_t)t->count * sizeof(float), width = (size_t)d->width;
+    Step s = {.decoder = d, .cache = cache, .tokens = t, .count = t->count};
+    s.x = carve(&memory, floats * width);
+    s.qkv = carve(&memory, floats * width * 3);
+    s.mixed = carve(&memory, floats * width);
+    s.delta = carve(&memory, floats * width);
+    s.expanded = carve(&memory, floats * (size_t)d->feedforward_width);
+    s.starts = carve(&memory, (size_t)(t->count + 1) * sizeof(int64_t));
+    s.rounded = memory;
+    return s;
+}
+
+static size_t step_size(const Decoder *d, const Tokens *t) {
+    int64_t widest = d->width > d->feedforward_width ? d->width : d->feedforward_width;
+    size_t floats = (size_t)(t->count * (6 * d->width + d->feedforward_width)) * sizeof(float);
+    return floats + (size_t)(t->count + 1) * sizeof(int64_t) + 8 * LINE +
+           rounded_size(t->count, widest);
+}
+
+/* Append tokens x (count, width) to their rows; hidden (num_wanted, width) is behind the norm. */
+void k2_step(int set, int threads, const Decoder *d, const Cache *cache, const Tokens *t,
+             const float *x, float *hidden) {
+    size_t phases = (size_t)(d->num_blocks * PHASES_A_BLOCK + 1);
+    size_t counted = phases * sizeof(Counter);
+    char *memory = reserve(&call_store, counted + step_size(d, t));
+    memset(memory, 0, counted);
+    Team team = {.size = threads, .counters = (Counter *)memory};
+    Step shared = prepare(d, cache, t, memory + counted);
+    shared.kernels = &kernels_of[set];
+    memcpy(shared.x, x, (size_t)(t->count * d->width) * sizeof(float));
+    find_runs(&shared);
+#pragma omp parallel num_threads(threads)
+    {
+        Member me = {.team = &team, .index = omp_get_thread_num()};
+        Step s = shared;
+        for (int64_t layer = 0; layer < d->num_blocks; layer++)
+            run_block(&me, &s, layer);
+        Counter *counter = begin_phase(&me);
+        for (int64_t row; (row = take(counter)) < s.count;)
+            s.kernels->normalise(s.x + row * d->width, d->norm, (float)d->norm_eps, d->width,
+                                 hidden + row * d->width);
+    }
+}
+
+/* ---- memory -------------------------------------------------------------------------------- */
+
+/* Read memory once with all threads, as fast as it comes; the sum keeps the compiler honest. */
+int64_t k2_read(int set, int threads, const int64_t *memory, int64_t words) {
+    int64_t total = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : total)
+    {
+        int64_t index = omp_get_thread_num(), share = words / threads;
+        total += kernels_of[set].total(memory + index * share, share);
+    }
+    return total;
+}
+
+/* Put memory that is in use on huge pages, where the system can: reading it misses fewer of the
+ * address tables' caches. Return the bytes that now are. */
+int64_t k2_use_huge_pages(void *memory, int64_t size) {
+#if defined(__linux__)
+    enum { COLLAPSE = 25 }; /* MADV_COLLAPSE, newer than many headers */
+    uintptr_t first = ((uintptr_t)memory + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    uintptr_t last = ((uintptr_t)memory + (uintptr_t)size) / HUGE_PAGE * HUGE_PAGE;
+    if (last <= first)
+        return 0;
+    madvise((void *)first, last - first, MADV_HUGEPAGE);
+    return madvise((void *)first, last - first, COLLAPSE) == 0 ? (int64_t)(last - first) : 0;
+#else
+    (void)memory, (void)size;
+    return 0;
+#endif
+}

@@ -1,0 +1,270 @@
+"""The optional C kernels: built once by `kosmos2 native build`, used from then on where found.
+
+Nothing here needs a compiler until `build` is called. `KOSMOS2_NATIVE=off` leaves them out;
+`plain`, `avx2` and `avx512` force one instruction set, which changes the speed and no bit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import mmap
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from ctypes import POINTER, byref, c_char_p, c_double, c_int, c_int64, c_void_p
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kosmos2.errors import ConfigError, MissingExtraError
+from kosmos2.kernels.quantized import Int4, Int8
+
+SOURCES = (
+    "native.c", "native_types.h", "native_team.h", "native_float.h",
+    "native_plain.h", "native_avx2.h", "native_avx512.h",
+)  # fmt: skip
+FLAGS = (
+    "-std=gnu11", "-O3", "-fopenmp", "-shared", "-fPIC",
+    # Products end in float steps that must be the same everywhere: nothing is fused or reordered.
+    "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
+)  # fmt: skip
+SETS = ("plain", "avx2", "avx512")
+"""Instruction sets, slowest first; their places are the numbers that C knows them by."""
+SWITCH = "KOSMOS2_NATIVE"
+
+
+class CMatrix(ctypes.Structure):
+    """`Matrix` of native_types.h."""
+
+    _fields_ = (
+        ("weight", c_void_p),
+        ("scale", c_void_p),
+        ("bias", c_void_p),
+        ("n", c_int64),
+        ("k", c_int64),
+        ("bits", c_int64),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """The kernels, loaded, and the instruction set to use."""
+
+    path: Path
+    functions: ctypes.CDLL
+    set: int
+
+
+def available() -> bool:
+    """Tell whether the kernels are built, loadable and not switched off."""
+    return isinstance(_load(_switch()), Library)
+
+
+def status() -> str:
+    """Return in one line what `doctor` says of the kernels."""
+    found = _load(_switch())
+    if isinstance(found, Library):
+        return f"{SETS[found.set]}, {found.path}"
+    return found
+
+
+def library() -> Library:
+    """Return the kernels; an error says how to get them."""
+    found = _load(_switch())
+    if isinstance(found, Library):
+        return found
+    raise MissingExtraError(f"the native kernels are not in use: {found}")
+
+
+def build() -> Path:
+    """Compile the kernels into the cache folder and return the file."""
+    target = _path()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    compiler = _compiler()
+    source = Path(__file__).with_name(SOURCES[0])
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        fresh = Path(folder) / target.name
+        command = [*compiler, *FLAGS, str(source), "-o", str(fresh), "-lm"]
+        done = subprocess.run(command, capture_output=True, check=False, text=True)
+        if done.returncode:
+            raise ConfigError(
+                f"the native kernels do not compile: {' '.join(command)} ended with "
+                f"{done.returncode}: {done.stderr.strip()[:2000]}. Everything works without them; "
+                "set CC to another compiler (gcc 9 or newer, with OpenMP) to try again."
+            )
+        fresh.replace(target)  # at once: a reader sees the old file or the whole new one
+    _load.cache_clear()
+    found = _load("auto")
+    if isinstance(found, Library):
+        return target
+    target.unlink(missing_ok=True)
+    raise ConfigError(f"the native kernels were built but do not run: {found}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bound:
+    """A matrix that C may read: the tensors are kept where they are."""
+
+    matrix: CMatrix
+    tensors: tuple[Tensor, ...]
+
+    def __call__(self, x_MK: Tensor) -> Tensor:
+        """Return y_MN of float32 activations, which are rounded row by row."""
+        return _multiply(x_MK, self.matrix)
+
+
+def fits(matrix: Int8 | Int4) -> bool:
+    """Tell whether C can read a matrix as it lies in memory."""
+    if isinstance(matrix, Int8):
+        tensors, scale_type = (matrix.rounded_NK, matrix.scale_N), torch.float32
+    else:
+        tensors, scale_type = (matrix.packed_NK, matrix.scale_NG), torch.float16
+    return tensors[1].dtype is scale_type and all(
+        tensor.is_contiguous() and tensor.device.type == "cpu" for tensor in tensors
+    )
+
+
+def bind(matrix: Int8 | Int4, bias_N: Tensor | None) -> Bound:
+    """Return the layer x_MK -> y_MN of a matrix that `fits`."""
+    assert fits(matrix), matrix.shape
+    if isinstance(matrix, Int8):
+        weight, scale, bits = matrix.rounded_NK, matrix.scale_N, 8
+    else:
+        weight, scale, bits = matrix.packed_NK, matrix.scale_NG, 4
+    tensors = [weight, scale]
+    if bias_N is not None:
+        bias_N = bias_N.detach().float().contiguous()
+        assert bias_N.shape == matrix.shape[:1]
+        tensors.append(bias_N)
+    bias = None if bias_N is None else bias_N.data_ptr()
+    c_matrix = CMatrix(weight.data_ptr(), scale.data_ptr(), bias, *matrix.shape, bits)
+    return Bound(c_matrix, tuple(tensors))
+
+
+def linear_int8(x_MK: Tensor, weight_NK: Tensor, scale_N: Tensor, bias_N: Tensor | None) -> Tensor:
+    """Return y_MN of float32 activations, which are rounded row by row."""
+    return bind(Int8(weight_NK, scale_N), bias_N)(x_MK)
+
+
+def linear_int4(x_MK: Tensor, packed_NK: Tensor, scale_NG: Tensor, bias_N: Tensor | None) -> Tensor:
+    """Return y_MN of float32 activations, which are rounded row by row."""
+    return bind(Int4(packed_NK, scale_NG), bias_N)(x_MK)
+
+
+def _multiply(x_MK: Tensor, matrix: CMatrix) -> Tensor:
+    assert x_MK.dtype is torch.float32 and x_MK.shape[-1] == matrix.k, (x_MK.dtype, x_MK.shape)
+    x_MK = x_MK.contiguous()
+    y_MN = torch.empty(*x_MK.shape[:-1], matrix.n)
+    rows = x_MK.numel() // matrix.k
+    if rows:
+        native = library()
+        native.functions.k2_linear(
+            native.set,
+            torch.get_num_threads(),
+            byref(matrix),
+            x_MK.data_ptr(),
+            rows,
+            y_MN.data_ptr(),
+        )
+    return y_MN
+
+
+def arena(size: int) -> Tensor:
+    """Return that many bytes of zeros in one piece, on huge pages where the system has them."""
+    memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.uint8)
+
+
+def use_huge_pages(tensor: Tensor) -> int:
+    """Move memory in use onto huge pages, in place; return the bytes that are on them now."""
+    size = tensor.numel() * tensor.element_size()
+    return int(library().functions.k2_use_huge_pages(tensor.data_ptr(), size))
+
+
+def read_bandwidth(size: int = 512 << 20, repeats: int = 5) -> float:
+    """Return the best GB/s of reading fresh memory on huge pages with torch's threads."""
+    native, threads = library(), torch.get_num_threads()
+    memory = arena(size).fill_(1)
+    best = 0.0
+    for _ in range(repeats):
+        start = time.perf_counter()
+        native.functions.k2_read(native.set, threads, memory.data_ptr(), size // 8)
+        best = max(best, size / (time.perf_counter() - start) / 1e9)
+    return best
+
+
+def _switch() -> str:
+    return os.environ.get(SWITCH, "auto").strip().lower() or "auto"
+
+
+@functools.cache
+def _load(switch: str) -> Library | str:
+    """Return the library, or in words why there is none."""
+    if switch == "off":
+        return f"switched off by {SWITCH}=off"
+    if switch != "auto" and switch not in SETS:
+        return f"{SWITCH}={switch} is none of auto, off, {', '.join(SETS)}"
+    path = _path()
+    if not path.exists():
+        return "not built; `kosmos2 native build` compiles them with the system's C compiler"
+    try:
+        # After torch, so that both share the OpenMP runtime, and so one pool of threads.
+        functions = ctypes.CDLL(str(path))
+        _declare(functions)
+    except (OSError, AttributeError) as error:
+        return f"{path} cannot be loaded ({error}); `kosmos2 native build` makes it anew"
+    best = int(functions.k2_best())
+    wanted = best if switch == "auto" else SETS.index(switch)
+    if wanted > best:
+        return f"{SWITCH}={switch}, but this processor's best is {SETS[best]}"
+    return Library(path, functions, wanted)
+
+
+def _declare(functions: ctypes.CDLL) -> None:
+    matrix = POINTER(CMatrix)
+    functions.k2_best.argtypes = ()
+    functions.k2_linear.argtypes = (c_int, c_int, matrix, c_void_p, c_int64, c_void_p)
+    functions.k2_linear.restype = None
+    functions.k2_read.argtypes = (c_int, c_int, c_void_p, c_int64)
+    functions.k2_read.restype = c_int64
+    functions.k2_use_huge_pages.argtypes = (c_void_p, c_int64)
+    functions.k2_use_huge_pages.restype = c_int64
+
+
+@functools.cache
+def _path() -> Path:
+    """Return where the build of exactly these sources lies."""
+    digest = hashlib.sha256(" ".join((*FLAGS, platform.machine())).encode())
+    for name in SOURCES:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return _cache() / f"{digest.hexdigest()[:16]}.so"
+
+
+def _cache() -> Path:
+    """Return `$KOSMOS2_CACHE/native`, else the user's cache folder."""
+    if own := os.environ.get("KOSMOS2_CACHE"):
+        return Path(own) / "native"
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "kosmos2" / "native"
+
+
+def _compiler() -> list[str]:
+    """Return the command of a C compiler: $CC, else gcc, cc or clang."""
+    if own := os.environ.get("CC"):
+        return own.split()
+    for name in ("gcc", "cc", "clang"):
+        if found := shutil.which(name):
+            return [found]
+    raise MissingExtraError(
+        "the native kernels need a C compiler, and none of gcc, cc and clang is installed "
+        "(Debian: apt install gcc). Everything works without them, only slower."
+    )

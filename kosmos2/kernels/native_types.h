@@ -1,0 +1,92 @@
+/* What the kernels pass to each other. The structs marked (python) are mirrored in native.py. */
+#ifndef KOSMOS2_NATIVE_TYPES_H
+#define KOSMOS2_NATIVE_TYPES_H
+
+#include <stdint.h>
+
+enum { GROUP = 128 };  /* numbers of a 4-bit row that share a scale */
+enum { BLOCK = 64 };   /* rounded activations are padded with zeros to a multiple of this */
+enum { LEVELS = 127 }; /* the largest rounded activation */
+
+/* (python) A weight matrix of n rows and k columns, row-major, as the files hold it. */
+typedef struct {
+    const void *weight; /* 8 bits: int8 (n, k). 4 bits: bytes (n, k / 2), two values + 8 in each */
+    const void *scale;  /* 8 bits: float (n). 4 bits: half floats (n, k / GROUP) */
+    const float *bias;  /* (n), or null */
+    int64_t n, k;
+    int64_t bits;
+} Matrix;
+
+/* Activations rounded row by row to -127..127. */
+typedef struct {
+    int64_t rows, k;
+    int64_t stride;    /* bytes from row to row: k rounded up to BLOCK */
+    int64_t groups;    /* ceil(k / GROUP) */
+    int8_t *values;    /* (rows, stride) */
+    float *scale;      /* (rows) */
+    int32_t *sums;     /* (rows): of all values of a row */
+    int32_t *partials; /* (rows, groups): of the values of a group */
+} Rounded;
+
+/* A rectangle of a product: rows m0..m1 of the activations, rows n0..n1 of the matrix. */
+typedef struct {
+    int64_t m0, m1, n0, n1;
+} Tile;
+
+/* (python) A layer norm's gain and offset. */
+typedef struct {
+    const float *weight, *bias;
+} Norm;
+
+/* (python) One decoder block. */
+typedef struct {
+    Norm attention_norm, mixed_norm, feedforward_norm, expanded_norm;
+    Matrix qkv, output, expand, contract;
+} Block;
+
+/* (python) The decoder without its embedding. */
+typedef struct {
+    const Block *blocks;
+    Norm norm;
+    int64_t num_blocks, num_heads, width, feedforward_width;
+    double norm_eps;
+} Decoder;
+
+/* (python) Slots of keys and values, float (num_blocks, rows, capacity, 2, width). */
+typedef struct {
+    float *memory;
+    int64_t rows, capacity;
+} Cache;
+
+/* (python) Tokens to append: slots[i] of row rows[i]; tokens of one row follow one another. */
+typedef struct {
+    int64_t count;
+    const int64_t *rows, *slots;
+    int64_t num_wanted;
+    const int64_t *wanted; /* indices of the tokens whose hidden states are asked for, ascending */
+} Tokens;
+
+/* Consecutive tokens of one row and some of the heads: what one thread attends for. */
+typedef struct {
+    const float *query; /* of the first token, first head; stride floats to the next token */
+    float *mixed;       /* likewise, with its own stride */
+    int64_t query_stride, mixed_stride;
+    const float *held;  /* first slot of the row, key of the first head */
+    int64_t width;      /* a slot holds width floats of keys, then width of values */
+    int64_t num_queries, num_heads, head_width;
+    int64_t num_keys;   /* what the first token sees; each next one sees one more */
+    float *scores;      /* scratch: num_queries * num_heads * (num_keys + num_queries - 1) */
+} Attention;
+
+/* One instruction set's implementation of everything that computes. */
+typedef struct {
+    int64_t (*total)(const int64_t *x, int64_t n);
+    void (*normalise)(const float *x, Norm norm, float eps, int64_t n, float *y);
+    void (*round_row)(const float *x, const Rounded *out, int64_t row);
+    void (*gelu)(float *x, int64_t n);
+    void (*add)(float *x, const float *y, int64_t n);
+    void (*attend)(const Attention *job);
+    void (*product)(const Matrix *w, const Rounded *x, Tile tile, float *y, int64_t stride);
+} Kernels;
+
+#endif
