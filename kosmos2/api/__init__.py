@@ -6,9 +6,10 @@ view = model.look("photo.jpg")             # encoded once
 view.find("a red cup").boxes
 """
 
-from kosmos2.api.model import Kosmos2, Settings, View
+from kosmos2.api.model import Kosmos2, View
 from kosmos2.api.questions import Question
 from kosmos2.api.replies import Answer, Caption, Description, Found, Reply
+from kosmos2.api.settings import Settings
 
 __all__ = [
     "Answer",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar, overload
@@ -12,26 +14,29 @@ import torch
 from torch import Tensor
 
 from kosmos2.api import questions
+from kosmos2.api.loading import choose_device, choose_precision, load_runner
 from kosmos2.api.questions import Heard, Question, Span
 from kosmos2.api.replies import Answer, Caption, Description, Found, Reply, Trace
+from kosmos2.api.settings import DEFAULTS, Settings
 from kosmos2.boxes import Box
 from kosmos2.engine import (
     BoxConstraint,
     CaptionConstraint,
     Engine,
     Generation,
-    Greedy,
+    Limits,
     Request,
-    Rules,
     Sampling,
+    Score,
+    ScoreRequest,
     Step,
     StopReason,
 )
-from kosmos2.errors import ConfigError, RequestError, one_line
+from kosmos2.errors import RequestError
 from kosmos2.images import Source, open_picture, preprocess
+from kosmos2.tasks import Prompt
 from kosmos2.vocab.special import Tag
 from kosmos2.vocab.tokenizer import Symbol, Tokenizer
-from kosmos2.weights import load_pretrained
 from kosmos2.weights.pretrained import EMBEDDED
 
 SourceT = TypeVar("SourceT", bound=Source)
@@ -40,34 +45,6 @@ ItemT = TypeVar("ItemT")
 
 Many = list[SourceT] | tuple[SourceT, ...]
 """Several pictures: several answers, in their order."""
-
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "float64": torch.float64,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How answers are made. As given here: greedily, as both references do by default."""
-
-    batch_size: int = 8
-    """Questions that are answered, and pictures that are encoded, at a time."""
-    max_new_tokens: int = 256
-    """Of free text; a forced form has room for its longest answer."""
-    sampling: Greedy | Sampling = field(default_factory=Greedy)
-    """Its generator is drawn from once for each question, in their order, whatever the batches."""
-    rules: Rules = field(default_factory=Rules)
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-
-
-DEFAULTS = Settings()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,13 +67,13 @@ class Kosmos2:
     ) -> Kosmos2:
         """Return the embedded model, or that of a folder, a `kosmos-2.pt` or a hub name.
 
-        The device "auto" is a GPU if there is one; the dtype "auto" is float32 on a CPU and
-        bfloat16 elsewhere.
+        The device "auto" is a GPU if there is one. The dtype is auto, fp32, bf16, fp16, int8, int4,
+        fp8 or fp64; see `choose_precision`.
         """
         place = choose_device(device)
-        pretrained = load_pretrained(name_or_path, dtype=choose_dtype(dtype, place), device=place)
-        engine = Engine(pretrained.network, pretrained.tokenizer.vocabulary)
-        return cls(engine, pretrained.tokenizer, pretrained.name, settings)
+        runner, tokenizer = load_runner(name_or_path, choose_precision(dtype, place), place)
+        engine = Engine(runner, tokenizer.vocabulary, Limits(max_rows=settings.batch_size))
+        return cls(engine, tokenizer, str(name_or_path), settings)
 
     @overload
     def look(self, images: Source) -> View: ...
@@ -105,9 +82,8 @@ class Kosmos2:
     def look(self, images: Source | Many[SourceT]) -> View | list[View]:
         """Return what the model sees of a picture: encode once, ask often."""
         if isinstance(images, list | tuple):
-            chunks = _chunks(images, self.settings.batch_size)
-            return [view for chunk in chunks for view in self._encode(chunk)]
-        return self._encode([images])[0]
+            return [view for views in self._look(images) for view in views]
+        return self._encode([self._prepare(images)])[0]
 
     @overload
     def caption(self, images: Source) -> Caption: ...
@@ -176,24 +152,45 @@ class Kosmos2:
         if not isinstance(images, list | tuple):
             return self.look(images).put(question)
         replies: list[ReplyT] = []
-        for chunk in _chunks(images, self.settings.batch_size):
-            replies += self.answer([((view,), question) for view in self._encode(chunk)])
+        for views in self._look(images):
+            replies += self.answer([((view,), question) for view in views])
         return replies
 
     def answer(self, asked: Sequence[tuple[Sequence[View], Question[ReplyT]]]) -> list[ReplyT]:
         """Return the answers to any mixture of questions, each with the pictures of its prompt.
 
-        They run in batches of prompts of similar length; the batch changes no answer.
+        They run together, each from when there is room for it; that changes no answer.
         """
         requests = [self._request(views, question) for views, question in asked]
-        by_length = sorted(range(len(requests)), key=lambda index: len(requests[index].ids))
-        replies: dict[int, ReplyT] = {}
-        for chunk in _chunks(by_length, self.settings.batch_size):
-            generations = self.engine.generate([requests[index] for index in chunk])
-            for index, generation in zip(chunk, generations, strict=True):
-                views, question = asked[index]
-                replies[index] = question.read(self._heard(views[-1], generation))
-        return [replies[index] for index in range(len(requests))]
+        times = self.settings.best_of
+        generations = self.engine.generate(
+            [draw for each in requests for draw in self._draws(each)]
+        )
+        best = [
+            max(generations[start : start + times], key=lambda drawn: drawn.mean_logprob)
+            for start in range(0, len(generations), times)
+        ]
+        return [
+            question.read(self._heard(views[-1], generation))
+            for (views, question), generation in zip(asked, best, strict=True)
+        ]
+
+    def score(
+        self, views: Sequence[View], prompt: Prompt, continuations: Sequence[str]
+    ) -> list[Score]:
+        """Return how probable each text is behind a prompt, without writing anything."""
+        ids, mask = self._prompt(views, prompt)
+        return self.engine.score(
+            [
+                ScoreRequest(
+                    ids=ids,
+                    image_mask=mask,
+                    latents=tuple(view.latents_QD for view in views),
+                    continuation=tuple(self.tokenizer.encode_text(text)),
+                )
+                for text in continuations
+            ]
+        )
 
     def stream(
         self, views: Sequence[View], question: Question[ReplyT]
@@ -222,46 +219,60 @@ class Kosmos2:
             yield reply.text[len(said) :]
         return reply
 
-    def _encode(self, sources: Sequence[Source]) -> list[View]:
-        pictures = [open_picture(source) for source in sources]
-        if not pictures:
-            return []
-        size = self.engine.network.config.vision.image_size
-        pixels_NCYX = torch.stack([preprocess(picture.image, size) for picture in pictures])
-        latents_NQD = self.engine.encode_images(pixels_NCYX)
+    def _look(self, sources: Many[SourceT]) -> Iterator[list[View]]:
+        """Yield views by the batch; other threads open and shrink the pictures of the next one."""
+        chunks = list(_chunks(sources, self.settings.batch_size))
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            coming = [pool.submit(self._prepare, source) for source in next(iter(chunks), ())]
+            for index in range(len(chunks)):
+                ready = [picture.result() for picture in coming]
+                following = chunks[index + 1] if index + 1 < len(chunks) else ()
+                coming = [pool.submit(self._prepare, source) for source in following]
+                yield self._encode(ready)
+
+    def _prepare(self, source: Source) -> Prepared:
+        picture = open_picture(source)
+        pixels_CYX = preprocess(picture.image, self.engine.config.vision.image_size)
+        return Prepared(pixels_CYX, picture.width, picture.height)
+
+    def _encode(self, pictures: Sequence[Prepared]) -> list[View]:
+        latents = self.engine.look(torch.stack([picture.pixels_CYX for picture in pictures]))
         return [
             View(self, latents_QD, picture.width, picture.height)
-            for picture, latents_QD in zip(pictures, latents_NQD, strict=True)
+            for picture, latents_QD in zip(pictures, latents, strict=True)
         ]
 
     def _request(self, views: Sequence[View], question: Question[ReplyT]) -> Request:
-        prompt = question.prompt
-        if len(views) != prompt.num_images:
-            raise RequestError(
-                f"the prompt has places for {prompt.num_images} pictures, got {len(views)}"
-            )
-        num_latents = self.engine.network.config.num_latents
-        encoded = self.tokenizer.encode(prompt.segments, num_latents=num_latents)
-        latents = [view.latents_QD for view in views]
+        ids, mask = self._prompt(views, question.prompt)
         return Request(
-            ids=encoded.ids,
-            image_mask=encoded.image_mask,
-            latents_NQD=torch.stack(latents) if latents else None,
+            ids=ids,
+            image_mask=mask,
+            latents=tuple(view.latents_QD for view in views),
             max_new_tokens=self._room(question),
-            sampling=self._sampling(),
+            sampling=self.settings.sampling,
             rules=self.settings.rules,
             constraint=question.form,
         )
 
-    def _sampling(self) -> Greedy | Sampling:
-        """Return how one question is answered: with a generator that no other question shares."""
-        match self.settings.sampling:
-            case Sampling(generator=shared) as sampling:
-                seed = torch.randint(2**62, (), generator=shared, device=shared.device)
-                own = torch.Generator(shared.device).manual_seed(int(seed))
-                return replace(sampling, generator=own)
-            case greedy:
-                return greedy
+    def _prompt(
+        self, views: Sequence[View], prompt: Prompt
+    ) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        if len(views) != prompt.num_images:
+            raise RequestError(
+                f"the prompt has places for {prompt.num_images} pictures, got {len(views)}"
+            )
+        num_latents = self.engine.config.num_latents
+        encoded = self.tokenizer.encode(prompt.segments, num_latents=num_latents)
+        return encoded.ids, encoded.image_mask
+
+    def _draws(self, request: Request) -> list[Request]:
+        sampling = request.sampling
+        if not isinstance(sampling, Sampling):
+            return [request]
+        return [
+            replace(request, sampling=replace(sampling, seed=sampling.seed + draw))
+            for draw in range(self.settings.best_of)
+        ]
 
     def _room(self, question: Question[ReplyT]) -> int:
         match question.form:
@@ -285,6 +296,15 @@ class Kosmos2:
                 markup=self.tokenizer.decode(generation.ids),
             ),
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A picture as the vision tower reads it, and its own size in pixels."""
+
+    pixels_CYX: Tensor
+    width: int
+    height: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -353,31 +373,6 @@ class View:
     def stream(self, question: Question[ReplyT]) -> Generator[str, None, ReplyT]:
         """Yield the text of an answer in pieces as it is written; return the whole answer."""
         return self.model.stream((self,), question)
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is a GPU if there is one."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(
-            f"the device {name!r} is not here ({one_line(error)}); use cpu, or auto"
-        ) from error
-    return device
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of that name; "auto" is float32 on a CPU, bfloat16 elsewhere."""
-    if name == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    if name not in DTYPES:
-        raise ConfigError(f"dtype must be one of {', '.join(['auto', *DTYPES])}, got {name!r}")
-    return DTYPES[name]
 
 
 def _without_picture(symbol: Symbol) -> Symbol:

@@ -116,7 +116,7 @@ def _version(name: str) -> str:
 def _devices() -> list[tuple[str, str]]:
     import torch
 
-    from kosmos2.api.model import choose_device, choose_dtype
+    from kosmos2.api.loading import choose_device, choose_precision
 
     rows = [("cpu", f"{platform.machine()}, {torch.get_num_threads()} threads")]
     for index in range(torch.cuda.device_count()):
@@ -125,8 +125,7 @@ def _devices() -> list[tuple[str, str]]:
     if torch.backends.mps.is_available():
         rows.append(("mps", "Apple GPU"))
     device = choose_device("auto")
-    dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
-    return [*rows, ("auto means", f"{device}, {dtype}")]
+    return [*rows, ("auto means", f"{device}, {choose_precision('auto', device)}")]
 
 
 def _open(name: str) -> "Checkpoint":

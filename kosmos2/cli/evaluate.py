@@ -123,12 +123,11 @@ class _Evaluation:
             start = time.monotonic()
             self._split(split, maker, ModelExaminee(model), folder, at_a_time=at_a_time)
             seconds[split] = round(time.monotonic() - start, 1)
-        network = model.engine.network
         run = report.Run(
             command=shlex.join(["kosmos2", *sys.argv[1:]]),
             date=datetime.now(UTC).isoformat(timespec="seconds"),
             code=report.code_now(),
-            machine=report.machine_now(next(network.parameters()).device),
+            machine=report.machine_now(model.engine.runner.device),
             model=model.name,
             weights={
                 file.name: sha256(file) for file in open_checkpoint(resolve(model.name)).files

@@ -16,9 +16,12 @@ class Device(StrEnum):
 
 class Dtype(StrEnum):
     AUTO = "auto"
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    INT8 = "int8"
+    INT4 = "int4"
+    FP8 = "fp8"
 
 
 class Unit(StrEnum):
@@ -44,7 +47,12 @@ ModelOption = Annotated[
 ]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute.")]
 DtypeOption = Annotated[
-    Dtype, typer.Option("--dtype", help="Number type; auto: float32 on a CPU, bfloat16 elsewhere.")
+    Dtype,
+    typer.Option(
+        "--dtype",
+        help="Number type; auto: bf16 where the processor multiplies it, fp32 otherwise. "
+        "int8 and int4 are smaller and faster, and a little less exact.",
+    ),
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per picture, one per line.")

@@ -5,11 +5,15 @@ from kosmos2.engine.engine import Engine
 from kosmos2.engine.request import (
     Generation,
     Request,
+    Score,
+    ScoreRequest,
     Step,
     StopReason,
     original_max_new_tokens,
 )
+from kosmos2.engine.runner import Runner
 from kosmos2.engine.sampling import Greedy, NoRepeat, Rules, Sampling, compat
+from kosmos2.engine.scheduler import Limits
 
 __all__ = [
     "FREE",
@@ -20,10 +24,14 @@ __all__ = [
     "Free",
     "Generation",
     "Greedy",
+    "Limits",
     "NoRepeat",
     "Request",
     "Rules",
+    "Runner",
     "Sampling",
+    "Score",
+    "ScoreRequest",
     "Step",
     "StopReason",
     "compat",

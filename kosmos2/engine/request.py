@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -19,8 +20,11 @@ class Request:
     ids: tuple[int, ...]
     image_mask: tuple[bool, ...]
     """True where a vector of a picture takes the place of the token."""
-    latents_NQD: Tensor | None
-    """The pictures of this prompt, in its order; None for a prompt without pictures."""
+    latents: tuple[Tensor, ...] = ()
+    """latents_QD of each picture of this prompt, in its order.
+
+    Requests that hold the same tensor share its prefill.
+    """
     max_new_tokens: int
     sampling: Greedy | Sampling = field(default_factory=Greedy)
     rules: Rules = field(default_factory=Rules)
@@ -28,34 +32,51 @@ class Request:
     """None for an answer of any form."""
 
     def __post_init__(self) -> None:
-        if not self.ids:
-            raise RequestError("the prompt has no tokens. It needs at least the start token.")
-        if len(self.image_mask) != len(self.ids):
-            raise RequestError(
-                f"image_mask must have one entry per token: {len(self.image_mask)} entries, "
-                f"{len(self.ids)} tokens"
-            )
+        check_prompt(self.ids, self.image_mask, self.latents)
         if self.max_new_tokens < 1:
             raise RequestError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
-        self._check_images()
 
-    def _check_images(self) -> None:
-        slots = sum(self.image_mask)
-        if self.latents_NQD is None:
-            if slots:
-                raise RequestError(
-                    f"the prompt has {slots} image positions and no picture: pass latents_NQD, "
-                    "see Engine.encode_images"
-                )
-            return
-        shape = tuple(self.latents_NQD.shape)
-        if len(shape) != 3:
-            raise RequestError(f"latents_NQD needs three dimensions, got the shape {shape}")
-        if slots != shape[0] * shape[1]:
-            raise RequestError(
-                f"the prompt has {slots} image positions, its pictures bring "
-                f"{shape[0] * shape[1]} vectors ({shape[0]} pictures of {shape[1]})"
-            )
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScoreRequest:
+    """A prompt and a text after it, whose probability is asked for; nothing is generated."""
+
+    ids: tuple[int, ...]
+    image_mask: tuple[bool, ...]
+    latents: tuple[Tensor, ...] = ()
+    continuation: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        check_prompt(self.ids, self.image_mask, self.latents)
+        if not self.continuation:
+            raise RequestError("there is nothing to score: the continuation has no tokens")
+
+
+def check_prompt(
+    ids: tuple[int, ...], image_mask: tuple[bool, ...], latents: tuple[Tensor, ...]
+) -> None:
+    """Refuse a prompt whose parts do not fit each other."""
+    if not ids:
+        raise RequestError("the prompt has no tokens. It needs at least the start token.")
+    if len(image_mask) != len(ids):
+        raise RequestError(
+            f"image_mask must have one entry per token: {len(image_mask)} entries, "
+            f"{len(ids)} tokens"
+        )
+    odd = [tuple(latents_QD.shape) for latents_QD in latents if latents_QD.dim() != 2]
+    if odd:
+        raise RequestError(f"each picture is one latents_QD of two dimensions, got shapes {odd}")
+    slots, vectors = sum(image_mask), sum(len(latents_QD) for latents_QD in latents)
+    if slots and not latents:
+        raise RequestError(
+            f"the prompt has {slots} image positions and no picture: pass latents, "
+            "see Engine.encode_images"
+        )
+    if slots != vectors:
+        raise RequestError(
+            f"the prompt has {slots} image positions, its {len(latents)} pictures bring "
+            f"{vectors} vectors"
+        )
 
 
 class StopReason(StrEnum):
@@ -65,6 +86,8 @@ class StopReason(StrEnum):
     """max_new_tokens was reached."""
     CONSTRAINT = "constraint"
     """The constraint was fulfilled."""
+    CANCELLED = "cancelled"
+    """Nobody wanted the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +96,18 @@ class Step:
 
     id: int
     logprob: float
-    """Natural logarithm of the model's own probability, before any rule or temperature."""
+    """Natural logarithm of the model's own probability, before any rule or temperature.
+
+    0 for a forced token.
+    """
     mass: float | None
     """For a location token: the model's probability of this cell and the cells that touch it.
 
     The sum over the (at most) 3 x 3 location tokens around it, of the softmax over the whole
     vocabulary before any rule or temperature; None for every other token.
     """
+    forced: bool = False
+    """The constraint left no choice, so the model was not asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +117,7 @@ class Generation:
     steps: tuple[Step, ...]
     stop: StopReason
     mean_logprob: float
-    """Over the new tokens and the end of text that ended them, if one did."""
+    """Over the tokens that the model chose and the end of text that ended them, if one did."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -102,6 +130,22 @@ class Generation:
     @property
     def masses(self) -> tuple[float | None, ...]:
         return tuple(step.mass for step in self.steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How probable a continuation is."""
+
+    logprobs: tuple[float, ...]
+    """Of each token, after the prompt and the tokens before it: natural logarithms."""
+
+    @property
+    def total(self) -> float:
+        return math.fsum(self.logprobs)
+
+    @property
+    def mean(self) -> float:
+        return self.total / len(self.logprobs)
 
 
 def original_max_new_tokens(max_len: int, prompt_length: int) -> int:

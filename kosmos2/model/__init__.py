@@ -10,13 +10,11 @@ Dimension letters, the same in every file of this package and of `engine`:
 Image patches P count the class token: P = 1 + (Y / patch) * (X / patch).
 """
 
-from kosmos2.model.cache import Cache
 from kosmos2.model.config import ModelConfig, TextConfig, VisionConfig
 from kosmos2.model.decoder import causal_mask, positions_of
 from kosmos2.model.network import Network, Output, masked_loss
 
 __all__ = [
-    "Cache",
     "ModelConfig",
     "Network",
     "Output",

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kosmos2.model.attention import attend, split_heads
-from kosmos2.model.cache import Cache
 from kosmos2.model.config import TextConfig
 
 PADDING_ID = 1
@@ -23,9 +22,8 @@ PADDING_ID = 1
 class DecoderBlock(nn.Module):
     """Pre-norm attention and feed-forward, each with a second norm before its output layer."""
 
-    def __init__(self, config: TextConfig, layer: int) -> None:
+    def __init__(self, config: TextConfig) -> None:
         super().__init__()
-        self.layer = layer
         self.num_heads = config.num_heads
         self.dropout = config.dropout
         self.attention_dropout = config.attention_dropout
@@ -42,9 +40,9 @@ class DecoderBlock(nn.Module):
         self.expanded_norm = nn.LayerNorm(config.feedforward_width, eps=eps)
         self.contract = nn.Linear(config.feedforward_width, width)
 
-    def forward(self, x_BTD: Tensor, mask_BTS: Tensor | None, cache: Cache | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, mask_BTT: Tensor) -> Tensor:
         """Return x_BTD."""
-        mixed_BTD = self._attention(self.attention_norm(x_BTD), mask_BTS, cache)
+        mixed_BTD = self._attention(self.attention_norm(x_BTD), mask_BTT)
         mixed_BTD = self.output(self.mixed_norm(mixed_BTD))
         x_BTD = x_BTD + F.dropout(mixed_BTD, self.dropout, self.training)
 
@@ -53,14 +51,14 @@ class DecoderBlock(nn.Module):
         contracted_BTD = self.contract(self.expanded_norm(expanded_BTF))
         return x_BTD + F.dropout(contracted_BTD, self.dropout, self.training)
 
-    def _attention(self, x_BTD: Tensor, mask_BTS: Tensor | None, cache: Cache | None) -> Tensor:
-        query_BHTK = split_heads(self.query(x_BTD), self.num_heads)
-        key_BHSK = split_heads(self.key(x_BTD), self.num_heads)
-        value_BHSK = split_heads(self.value(x_BTD), self.num_heads)
-        if cache is not None:
-            key_BHSK, value_BHSK = cache.append(self.layer, key_BHSK, value_BHSK)
-        dropout = self.attention_dropout if self.training else 0.0
-        return attend(query_BHTK, key_BHSK, value_BHSK, mask_BTS, dropout=dropout)
+    def _attention(self, x_BTD: Tensor, mask_BTT: Tensor) -> Tensor:
+        return attend(
+            split_heads(self.query(x_BTD), self.num_heads),
+            split_heads(self.key(x_BTD), self.num_heads),
+            split_heads(self.value(x_BTD), self.num_heads),
+            mask_BTT,
+            dropout=self.attention_dropout if self.training else 0.0,
+        )
 
 
 class Decoder(nn.Module):
@@ -71,7 +69,7 @@ class Decoder(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.width, padding_idx=PADDING_ID)
         self.blocks = nn.ModuleList(
-            DecoderBlock(config, layer) for layer in range(config.num_layers)
+            DecoderBlock(config) for _ in range(config.num_layers)
         )
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
 
@@ -79,26 +77,23 @@ class Decoder(nn.Module):
         self,
         embeds_BTD: Tensor,
         positions_BT: Tensor,
-        mask_BTS: Tensor | None = None,
-        cache: Cache | None = None,
+        mask_BTT: Tensor | None = None,
     ) -> list[Tensor]:
         """Return hidden_BTD before the first block, after each block but the last, and normed.
 
-        embeds_BTD are unscaled; mask_BTS is True where a position may look, None is causal over
-        the T positions alone (no padding, an empty cache).
+        embeds_BTD are unscaled; mask_BTT is True where a position may look, None is causal without
+        padding.
         """
-        if mask_BTS is None:
-            mask_BTS = causal_mask(torch.ones_like(positions_BT, dtype=torch.bool))
+        if mask_BTT is None:
+            mask_BTT = causal_mask(torch.ones_like(positions_BT, dtype=torch.bool))
         scale = math.sqrt(self.config.width) if self.config.scale_embedding else 1.0
         places_BTD = sinusoids(positions_BT, self.config.width).to(embeds_BTD.dtype)
         x_BTD = F.dropout(scale * embeds_BTD + places_BTD, self.config.dropout, self.training)
 
         hidden = [x_BTD]
         for block in self.blocks:
-            hidden.append(block(hidden[-1], mask_BTS, cache))
+            hidden.append(block(hidden[-1], mask_BTT))
         hidden[-1] = self.norm(hidden[-1])
-        if cache is not None:
-            cache.advance(positions_BT.shape[1])
         return hidden
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
@@ -115,16 +110,14 @@ def positions_of(keep_BT: Tensor) -> Tensor:
     return torch.where(keep_BT, keep_BT.cumsum(dim=1) + PADDING_ID, PADDING_ID)
 
 
-def causal_mask(keep_BS: Tensor, num_queries: int | None = None) -> Tensor:
-    """Return mask_BTS for the last T of S positions (all S by default), padding hidden.
+def causal_mask(keep_BT: Tensor) -> Tensor:
+    """Return mask_BTT: no position looks ahead, or at padding.
 
     A padded query sees itself, so that no row of the softmax is empty.
     """
-    num_keys = keep_BS.shape[1]
-    num_queries = num_keys if num_queries is None else num_queries
-    place_S = torch.arange(num_keys, device=keep_BS.device)
-    place_T = place_S[num_keys - num_queries :, None]
-    return ((place_S <= place_T) & keep_BS[:, None, :]) | (place_S == place_T)
+    place_T = torch.arange(keep_BT.shape[1], device=keep_BT.device)
+    earlier_TT = place_T <= place_T[:, None]
+    return (earlier_TT & keep_BT[:, None, :]) | (place_T == place_T[:, None])
 
 
 def sinusoids(positions_BT: Tensor, width: int) -> Tensor:

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kosmos2.errors import RequestError
-from kosmos2.model.cache import Cache
 from kosmos2.model.config import ModelConfig
 from kosmos2.model.decoder import Decoder, causal_mask, positions_of
 from kosmos2.model.resampler import Resampler
@@ -67,11 +66,10 @@ class Network(nn.Module):
         self,
         embeds_BTD: Tensor,
         positions_BT: Tensor,
-        mask_BTS: Tensor | None = None,
-        cache: Cache | None = None,
+        mask_BTT: Tensor | None = None,
     ) -> Tensor:
         """Return hidden_BTD after the last norm; see `Decoder.forward` for the mask."""
-        hidden: list[Tensor] = self.decoder(embeds_BTD, positions_BT, mask_BTS, cache)
+        hidden: list[Tensor] = self.decoder(embeds_BTD, positions_BT, mask_BTT)
         return hidden[-1]
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:
@@ -88,7 +86,7 @@ class Network(nn.Module):
         image_mask_BT: Tensor | None = None,
         keep_BT: Tensor | None = None,
     ) -> Output:
-        """Return logits and hidden states of whole sequences, without a cache.
+        """Return logits and hidden states of whole sequences.
 
         Either ids_BT or embeds_BTD (unscaled, as `embed` returns them; never written to). Pictures
         come as pixels or as latents. keep_BT is False at padding, left or right.

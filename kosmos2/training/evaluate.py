@@ -10,13 +10,18 @@ from PIL import Image
 from kosmos2.api import Kosmos2, Settings, questions
 from kosmos2.boxes import iou
 from kosmos2.data.lessons import Teacher
-from kosmos2.engine import Engine
+from kosmos2.engine import Engine, Limits
+from kosmos2.engine.build import from_network
 from kosmos2.errors import TrainingError
 from kosmos2.grounding.sheet import Tile, sheet
 from kosmos2.model.network import Network
 from kosmos2.scenes.maker import SceneMaker
 from kosmos2.training import journal
 from kosmos2.training.recipe import RunRecipe
+
+
+BATCH = 32
+"""Pictures and phrases at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +51,10 @@ class Examiner:
     def examine(self, network: Network, teacher: Teacher, step: int) -> Evaluation:
         """Return and log the accuracy, and save the drawn preview of this step."""
         model = Kosmos2(
-            Engine(network, teacher.vocabulary),
+            Engine(from_network(network), teacher.vocabulary, Limits(max_rows=BATCH)),
             teacher.tokenizer,
             "in training",
-            Settings(batch_size=32, max_new_tokens=96),
+            Settings(batch_size=BATCH, max_new_tokens=96),
         )
         evaluation = self._find(model, step)
         journal.append(self.folder / journal.EVALUATIONS, evaluation)

@@ -7,9 +7,10 @@ from functools import cache
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kosmos2.engine import Request
+from kosmos2.engine import Engine, Limits, Request
+from kosmos2.engine.build import from_network
 from kosmos2.model import ModelConfig, Network, TextConfig, VisionConfig
 from kosmos2.vocab.special import Tag, Vocabulary
 
@@ -57,11 +58,13 @@ def network(seed: int) -> Network:
 
 
 @cache
-def latents(seed: int, num_images: int) -> Tensor:
+def latents(seed: int, num_images: int) -> tuple[Tensor, ...]:
+    if not num_images:
+        return ()
     generator = torch.Generator().manual_seed(100 + seed)
     pixels = torch.randn(num_images, 3, 28, 28, generator=generator).double()
     with torch.inference_mode():
-        return network(seed).encode_images(pixels)
+        return tuple(network(seed).encode_images(pixels))
 
 
 def prompt(seed: int, num_images: int, num_words: int, **settings: object) -> Request:
@@ -76,7 +79,7 @@ def prompt(seed: int, num_images: int, num_words: int, **settings: object) -> Re
     return Request(
         ids=(*ids, *words),
         image_mask=(*mask, *[False] * num_words),
-        latents_NQD=latents(seed, num_images) if num_images else None,
+        latents=latents(seed, num_images),
         **{"max_new_tokens": 12, **settings},  # type: ignore[arg-type]
     )
 
@@ -85,9 +88,9 @@ def next_logits(model: Network, request: Request, generated: Sequence[int]) -> T
     """Return logits_V after the whole text, read at once: no cache, no padding, no batch."""
     ids_BT = torch.tensor([[*request.ids, *generated]])
     mask_BT = torch.tensor([[*request.image_mask, *[False] * len(generated)]])
-    latents_NQD = request.latents_NQD
-    if latents_NQD is not None:
-        latents_NQD = latents_NQD.to(model.decoder.embedding.weight)
+    latents_NQD = None
+    if request.latents:
+        latents_NQD = torch.stack(request.latents).to(model.decoder.embedding.weight)
     with torch.inference_mode():
         output = model(
             ids_BT,
@@ -111,22 +114,23 @@ def slow_greedy(
     return generated
 
 
-class Scripted(Network):
-    """Wants the tokens of a script one after the other, and `otherwise` where one is forbidden."""
+def engine_of(model: Network, limits: Limits | None = None) -> Engine:
+    return Engine(from_network(model), VOCABULARY, limits or Limits())
 
-    def __init__(self, script: Sequence[int], otherwise: int) -> None:
-        super().__init__(CONFIG)
-        for parameter in self.parameters():
-            nn.init.normal_(parameter, std=0.02)
-        self.eval()
-        self.script = list(script)
-        self.otherwise = otherwise
 
-    def logits(self, hidden_BTD: Tensor) -> Tensor:
-        logits_BV = torch.zeros(hidden_BTD.shape[0], VOCABULARY.size)
-        logits_BV[:, self.otherwise] = 5.0
-        logits_BV[:, self.script.pop(0)] = 9.0
-        return logits_BV
+def scripted(script: Sequence[int], otherwise: int) -> Engine:
+    """Return an engine that wants the tokens of a script, and `otherwise` where one is forbidden."""
+    rest = list(script)
+
+    def logits(hidden_MD: Tensor) -> Tensor:
+        logits_MV = torch.zeros(len(hidden_MD), VOCABULARY.size)
+        logits_MV[:, otherwise] = 5.0
+        logits_MV[:, rest.pop(0)] = 9.0
+        return logits_MV
+
+    engine = engine_of(network(0))
+    engine.runner.logits = logits  # type: ignore[method-assign]
+    return engine
 
 
 def is_grounded(ids: Sequence[int], caption: Sequence[int], max_boxes: int) -> bool:

@@ -15,13 +15,14 @@ from engine_cases import (
     OBJECT,
     OBJECT_END,
     VOCABULARY,
-    Scripted,
+    engine_of,
     fill,
     is_grounded,
     is_group,
     network,
     next_logits,
     prompt,
+    scripted,
     slow_greedy,
 )
 from hypothesis import given, settings
@@ -39,6 +40,7 @@ from kosmos2.engine import (
     StopReason,
     compat,
 )
+from kosmos2.engine.build import from_network
 from kosmos2.errors import RequestError, VocabularyError
 from kosmos2.model import Network
 
@@ -48,7 +50,7 @@ OFF = Rules(no_repeat=NoRepeat.OFF)
 
 
 def engine(seed: int) -> Engine:
-    return Engine(network(seed), VOCABULARY)
+    return engine_of(network(seed))
 
 
 def answer(seed: int, request: Request) -> Generation:
@@ -56,7 +58,7 @@ def answer(seed: int, request: Request) -> Generation:
 
 
 def seeded(seed: int, **settings: float) -> Sampling:
-    return Sampling(generator=torch.Generator().manual_seed(seed), **settings)  # type: ignore[arg-type]
+    return Sampling(seed=seed, **settings)  # type: ignore[arg-type]
 
 
 def assert_same(ours: Generation, theirs: Generation) -> None:
@@ -181,12 +183,15 @@ def test_a_stream_leaves_the_caller_s_gradients_alone() -> None:
 
 
 def test_the_network_runs_in_inference_mode() -> None:
-    class Watched(Scripted):
-        def logits(self, hidden_BTD: torch.Tensor) -> torch.Tensor:
-            assert torch.is_inference_mode_enabled()
-            return super().logits(hidden_BTD)
+    watched = scripted([10, EOS], otherwise=30)
+    logits = watched.runner.logits
 
-    assert Engine(Watched([10, EOS], 30), VOCABULARY).generate([prompt(0, 0, 2)])[0].ids == (10,)
+    def watching(hidden_MD: torch.Tensor) -> torch.Tensor:
+        assert torch.is_inference_mode_enabled()
+        return logits(hidden_MD)
+
+    watched.runner.logits = watching  # type: ignore[method-assign]
+    assert watched.generate([prompt(0, 0, 2)])[0].ids == (10,)
 
 
 def test_no_requests_have_no_answers() -> None:
@@ -200,7 +205,7 @@ def test_bfloat16_answers_stay_near_the_exact_ones(num_images: int) -> None:
     rough = deepcopy(exact).to(torch.bfloat16)
     request = prompt(0, num_images, 3)
 
-    ours = Engine(rough, VOCABULARY).generate([request, prompt(0, 0, 1)])[0]
+    ours = engine_of(rough).generate([request, prompt(0, 0, 1)])[0]
 
     for at, step in enumerate(ours.steps):
         exact_V = next_logits(exact, request, ours.ids[:at]).log_softmax(-1)
@@ -219,25 +224,25 @@ def test_images_are_encoded_in_the_type_of_the_network() -> None:
 def test_a_text_stops_at_its_end_its_length_or_its_form() -> None:
     def stop(script: list[int], **settings: object) -> Generation:
         request = prompt(0, 0, 2, **settings)
-        return Engine(Scripted(script, otherwise=30), VOCABULARY).generate([request])[0]
+        return scripted(script, otherwise=30).generate([request])[0]
 
     ended = stop([10, EOS])
     assert (ended.ids, ended.stop) == ((10,), StopReason.EOS)
     cut = stop([10, 11, 12], max_new_tokens=2)
     assert (cut.ids, cut.stop) == ((10, 11), StopReason.LENGTH)
     a_box = [OBJECT, VOCABULARY.location(0), VOCABULARY.location(1), OBJECT_END]
-    full = stop(a_box, constraint=BoxConstraint(vocabulary=VOCABULARY), max_new_tokens=4)
+    full = stop(a_box[1:], constraint=BoxConstraint(vocabulary=VOCABULARY), max_new_tokens=4)
     assert (full.ids, full.stop) == (tuple(a_box), StopReason.CONSTRAINT)
 
 
 def test_the_mean_counts_the_end_of_text() -> None:
     # The script's second wish is forbidden, so the end of text comes with a lower probability.
-    ended = Engine(Scripted([10, PAD], otherwise=EOS), VOCABULARY).generate([prompt(0, 0, 2)])[0]
+    ended = scripted([10, PAD], otherwise=EOS).generate([prompt(0, 0, 2)])[0]
     total = math.log(math.exp(9) + math.exp(5) + VOCABULARY.size - 2)
     assert ended.ids == (10,)
     assert ended.logprobs == pytest.approx((9 - total,), rel=1e-4)
     assert ended.mean_logprob == pytest.approx((9 + 5) / 2 - total)
-    at_once = Engine(Scripted([EOS], otherwise=30), VOCABULARY).generate([prompt(0, 0, 2)])[0]
+    at_once = scripted([EOS], otherwise=30).generate([prompt(0, 0, 2)])[0]
     assert at_once.ids == ()
     assert at_once.mean_logprob == pytest.approx(9 - total, rel=1e-4)
 
@@ -297,9 +302,9 @@ def test_the_ngram_rule_yields_to_the_constraint() -> None:
         ({"ids": ()}, "no tokens"),
         ({"image_mask": (False,)}, "1 entries, 9 tokens"),
         ({"max_new_tokens": 0}, "at least 1, got 0"),
-        ({"latents_NQD": None}, "3 image positions and no picture"),
-        ({"latents_NQD": torch.zeros(2, 3, 32)}, "3 image positions, its pictures bring 6 vectors"),
-        ({"latents_NQD": torch.zeros(3, 32)}, r"three dimensions, got the shape \(3, 32\)"),
+        ({"latents": ()}, "3 image positions and no picture"),
+        ({"latents": (torch.zeros(3, 32),) * 2}, "3 image positions, its 2 pictures bring 6 vectors"),
+        ({"latents": (torch.zeros(1, 3, 32),)}, r"two dimensions, got shapes \[\(1, 3, 32\)\]"),
     ],
 )
 def test_a_request_that_cannot_be_asked_is_refused(wrong: dict[str, object], message: str) -> None:
@@ -314,28 +319,25 @@ def test_a_prompt_that_does_not_fit_the_model_is_refused() -> None:
     with pytest.raises(RequestError, match="padding id 1 at index 8"):
         engine(0).generate([replace(request, ids=(*request.ids[:-1], PAD))])
     with pytest.raises(RequestError, match="width 32, got 16"):
-        engine(0).generate([replace(request, latents_NQD=torch.zeros(1, 3, 16))])
-
-
-def test_requests_that_share_a_generator_are_refused() -> None:
-    request = prompt(0, 0, 2, sampling=seeded(0))
-    with pytest.raises(RequestError, match="share a generator"):
-        engine(0).generate([request, request])
-
-
-def test_a_network_in_training_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"network\.eval\(\)"):
-        Engine(Network(CONFIG), VOCABULARY).generate([prompt(0, 0, 2)])
+        engine(0).generate([replace(request, latents=(torch.zeros(3, 16),))])
 
 
 def test_a_foreign_vocabulary_is_refused() -> None:
     with pytest.raises(VocabularyError, match="72 tokens, the vocabulary has 73"):
-        Engine(network(0), replace(VOCABULARY, num_pieces=41))
+        Engine(from_network(network(0)), replace(VOCABULARY, num_pieces=41))
 
 
 def test_a_constraint_without_a_first_token_is_refused() -> None:
     class Nothing:
-        def allowed(self, generated: Sequence[int]) -> Sequence[int]:
+        free_text = False
+
+        def start(self, prompt_ids: Sequence[int]) -> int:
+            return 0
+
+        def advance(self, state: int, id: int) -> int:
+            return 0
+
+        def allowed(self, state: int, room: int) -> tuple[range, ...]:
             return ()
 
     with pytest.raises(RequestError, match="no first token"):
