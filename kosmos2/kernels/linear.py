@@ -6,38 +6,41 @@ A row's result never depends on the other rows of the call; in int8 and int4 to 
 from __future__ import annotations
 
 import functools
-import warnings
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kosmos2.kernels import fbgemm, native
 from kosmos2.kernels.kind import Precision
 from kosmos2.kernels.quantized import (
-    LEVELS,
     Fp8,
     Int4,
     Int8,
     Quantized,
     fits_int4,
+    multiply_int8,
     round_fp8,
     round_int4,
     round_int8,
 )
 
-_TINY = torch.finfo(torch.float32).tiny
-_ROWS_HINT = 8
 
+def pack(
+    weight_NK: Tensor, bias_N: Tensor | None, precision: Precision, *, rows: int = 1
+) -> Linear:
+    """Return the layer x_MK -> y_MN in this precision, on the weight's device.
 
-def pack(weight_NK: Tensor, bias_N: Tensor | None, precision: Precision) -> Linear:
-    """Return the layer x_MK -> y_MN in this precision, on the weight's device."""
+    `rows` is how many rows most calls have: 1 in decoding, hundreds in a vision tower. It changes
+    the speed alone.
+    """
     if precision.is_quantized:
         return pack_quantized(quantize(weight_NK, precision), bias_N)
     dtype = precision.activations(weight_NK.device)
     weight_NK = weight_NK.detach().to(dtype)
     bias_N = None if bias_N is None else bias_N.detach().to(dtype)
-    if _packs(weight_NK):
-        return PackedLinear(weight_NK, bias_N)
+    if weight_NK.device.type == "cpu" and dtype in _packed_types():
+        return PackedLinear(weight_NK, bias_N, rows)
     return FloatLinear(weight_NK, bias_N)
 
 
@@ -46,7 +49,7 @@ def quantize(weight_NK: Tensor, precision: Precision) -> Quantized:
     assert precision.is_quantized, precision
     if precision is Precision.FP8:
         return round_fp8(weight_NK)
-    if precision is Precision.INT4 and fits_int4(weight_NK):
+    if precision is Precision.INT4 and fits_int4(weight_NK.shape[1]):
         return round_int4(weight_NK)
     return round_int8(weight_NK)
 
@@ -54,31 +57,37 @@ def quantize(weight_NK: Tensor, precision: Precision) -> Quantized:
 def pack_quantized(matrix: Quantized, bias_N: Tensor | None) -> Linear:
     """Return the layer of a matrix that is rounded already, as a file holds it."""
     bias_N = None if bias_N is None else bias_N.detach().float()
-    if isinstance(matrix, Int8):
-        return Int8Linear(matrix, bias_N)
+    if isinstance(matrix, Fp8) or matrix.device.type != "cpu":
+        if isinstance(matrix, Int4):
+            return DequantisedLinear(matrix, bias_N)
+        return ScaledLinear(matrix, bias_N)
+    if native.available() and native.fits(matrix):
+        return NativeLinear(matrix, bias_N)
     if isinstance(matrix, Int4):
-        return Int4Linear(matrix, bias_N)
-    return Fp8Linear(matrix, bias_N)
+        # Without a compiler the product in 8 bits is the fastest, at twice the memory.
+        matrix = round_int8(matrix.dequantise())
+    return FbgemmLinear(matrix, bias_N) if fbgemm.levels() else ExactLinear(matrix, bias_N)
 
 
 class Linear(nn.Module):
-    """What all of them offer: x_MK -> y_MN, any number of leading dimensions."""
+    """What all of them offer: x_MK -> y_MN, with any leading dimensions."""
 
-    def __init__(self, shape_NK: tuple[int, int]) -> None:
+    bias_N: Tensor | None
+
+    def __init__(self, shape_NK: tuple[int, int], bias_N: Tensor | None) -> None:
         super().__init__()
         self.out_features, self.in_features = shape_NK
+        self.register_buffer("bias_N", bias_N)
 
 
 class FloatLinear(Linear):
     """F.linear: every device, every type."""
 
     weight_NK: Tensor
-    bias_N: Tensor | None
 
     def __init__(self, weight_NK: Tensor, bias_N: Tensor | None) -> None:
-        super().__init__((weight_NK.shape[0], weight_NK.shape[1]))
+        super().__init__((weight_NK.shape[0], weight_NK.shape[1]), bias_N)
         self.register_buffer("weight_NK", weight_NK)
-        self.register_buffer("bias_N", bias_N)
 
     def forward(self, x_MK: Tensor) -> Tensor:
         """Return y_MN."""
@@ -86,80 +95,103 @@ class FloatLinear(Linear):
 
 
 class PackedLinear(Linear):
-    """A weight in the blocked layout of oneDNN: twice F.linear for few rows."""
+    """A weight in the blocked layout of oneDNN: for few rows twice as fast as F.linear."""
 
-    def __init__(self, weight_NK: Tensor, bias_N: Tensor | None) -> None:
-        super().__init__((weight_NK.shape[0], weight_NK.shape[1]))
-        # Opaque to torch, so neither a buffer nor a parameter: it cannot be moved or saved.
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight_NK, _ROWS_HINT)
-        self.register_buffer("bias_N", bias_N)
+    def __init__(self, weight_NK: Tensor, bias_N: Tensor | None, rows: int) -> None:
+        super().__init__((weight_NK.shape[0], weight_NK.shape[1]), bias_N)
+        # float32 has one layout for a single row and one for all other counts; the first is a
+        # sixth faster there and a sixth slower elsewhere. bfloat16 has the second alone.
+        rows = 1 if rows == 1 and weight_NK.dtype is torch.float32 else 64
+        # Opaque to torch, so neither buffer nor parameter: it cannot be moved or saved.
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight_NK, rows)
+        self._multiply = torch.ops.mkldnn._linear_pointwise.default
 
     def forward(self, x_MK: Tensor) -> Tensor:
         """Return y_MN."""
-        y_MN: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x_MK, self.packed, self.bias_N, "none", [], ""
-        )
+        y_MN: Tensor = self._multiply(x_MK, self.packed, self.bias_N, "none", [], "")
         return y_MN
 
 
-class Int8Linear(Linear):
-    """Both sides in 8 bits: weights scaled row by row, activations too."""
+@functools.cache
+def _packed_types() -> tuple[torch.dtype, ...]:
+    """Return the types that this build of torch multiplies packed, on this processor."""
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        weight_NK = torch.eye(16, dtype=dtype)
+        try:
+            if torch.equal(PackedLinear(weight_NK, None, 1)(weight_NK), weight_NK):
+                found.append(dtype)
+        except (RuntimeError, AttributeError):
+            continue
+    return tuple(found)
+
+
+class NativeLinear(Linear):
+    """8 or 4 bits in the C kernels, which read the matrix where it lies."""
+
+    def __init__(self, matrix: Int8 | Int4, bias_N: Tensor | None) -> None:
+        super().__init__(matrix.shape, bias_N)
+        self.matrix = matrix
+        self._multiply = native.bind(matrix, bias_N)
+
+    def forward(self, x_MK: Tensor) -> Tensor:
+        """Return y_MN."""
+        return self._multiply(x_MK)
+
+
+class FbgemmLinear(Linear):
+    """8 bits in the library that torch brings; the matrix is copied into its layout."""
 
     def __init__(self, matrix: Int8, bias_N: Tensor | None) -> None:
-        super().__init__(matrix.shape)
-        self.register_buffer("bias_N", bias_N)
-        self.packed = _pack_int8(matrix)
+        super().__init__(matrix.shape, bias_N)
+        self._multiply = fbgemm.bind(matrix)
 
     def forward(self, x_MK: Tensor) -> Tensor:
         """Return y_MN."""
-        largest_M = x_MK.abs().amax(dim=-1, keepdim=True).clamp_min_(_TINY * LEVELS)
-        y_MN: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            x_MK / largest_M, 1 / LEVELS, LEVELS + 1, self.packed
-        )
+        y_MN, largest_M1 = self._multiply(x_MK)
         if self.bias_N is None:
-            return y_MN.mul_(largest_M)
-        return torch.addcmul(self.bias_N, y_MN, largest_M)
+            return y_MN.mul_(largest_M1)
+        return torch.addcmul(self.bias_N, y_MN, largest_M1)
 
 
-def _pack_int8(matrix: Int8) -> torch.ScriptObject:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # torch deprecates quantised tensors
-        quantised = torch._make_per_channel_quantized_tensor(
-            matrix.rounded_NK,
-            matrix.scale_N.double(),
-            torch.zeros(matrix.shape[0], dtype=torch.long),
-            0,
-        )
-        packed: torch.ScriptObject = torch.ops.quantized.linear_prepack(quantised, None)
-    return packed
+class ExactLinear(Linear):
+    """8 bits in plain torch: slow, for builds of torch without any of the libraries."""
+
+    def __init__(self, matrix: Int8, bias_N: Tensor | None) -> None:
+        super().__init__(matrix.shape, bias_N)
+        self.matrix = matrix
+
+    def forward(self, x_MK: Tensor) -> Tensor:
+        """Return y_MN."""
+        y_MN = multiply_int8(x_MK, self.matrix).float()
+        return y_MN if self.bias_N is None else y_MN + self.bias_N
 
 
-class Int4Linear(Linear):
-    """Weights in 4 bits, dequantised for every product."""
+class ScaledLinear(Linear):
+    """Weights in 8 bits, activations as they come: what is left where no kernel is."""
+
+    def __init__(self, matrix: Int8 | Fp8, bias_N: Tensor | None) -> None:
+        super().__init__(matrix.shape, bias_N)
+        self.matrix = matrix
+
+    def forward(self, x_MK: Tensor) -> Tensor:
+        """Return y_MN."""
+        sums_MN = F.linear(x_MK, self.matrix.rounded_NK.to(x_MK.dtype))
+        y_MN = sums_MN.float() * self.matrix.scale_N
+        return (y_MN if self.bias_N is None else y_MN + self.bias_N).to(x_MK.dtype)
+
+
+class DequantisedLinear(Linear):
+    """Weights in 4 bits, written out for every product."""
 
     def __init__(self, matrix: Int4, bias_N: Tensor | None) -> None:
-        super().__init__(matrix.shape)
+        super().__init__(matrix.shape, bias_N)
         self.matrix = matrix
-        self.register_buffer("bias_N", bias_N)
 
     def forward(self, x_MK: Tensor) -> Tensor:
         """Return y_MN."""
-        return F.linear(x_MK, self.matrix.dequantise(), self.bias_N)
-
-
-class Fp8Linear(Linear):
-    """Weights in e4m3, dequantised for every product."""
-
-    def __init__(self, matrix: Fp8, bias_N: Tensor | None) -> None:
-        super().__init__(matrix.shape)
-        self.matrix = matrix
-        self.register_buffer("bias_N", bias_N)
-
-    def forward(self, x_MK: Tensor) -> Tensor:
-        """Return y_MN."""
-        weight_NK = self.matrix.dequantise().to(x_MK.dtype)
-        bias_N = None if self.bias_N is None else self.bias_N.to(x_MK.dtype)
-        return F.linear(x_MK, weight_NK, bias_N)
+        y_MN = F.linear(x_MK, self.matrix.dequantise().to(x_MK.dtype))
+        return y_MN if self.bias_N is None else (y_MN.float() + self.bias_N).to(x_MK.dtype)
 
 
 def pack_table(weight_VD: Tensor, precision: Precision) -> Table:
@@ -171,8 +203,11 @@ def pack_table(weight_VD: Tensor, precision: Precision) -> Table:
 
 
 def pack_quantized_table(matrix: Int8) -> Table:
-    """Return the table of a matrix that is rounded already; it stays where it lies."""
-    return Int8Table(matrix, Int8Linear(matrix, None))
+    """Return the table of a matrix that is rounded already; the matrix stays where it lies.
+
+    In int4 and fp8 the table has int8 too: four bits do not tell its tokens apart.
+    """
+    return Int8Table(matrix, pack_quantized(matrix, None))
 
 
 class Table(nn.Module):
@@ -187,7 +222,7 @@ class Table(nn.Module):
         raise NotImplementedError
 
     def logits(self, hidden_MD: Tensor) -> Tensor:
-        """Return logits_MV in float32, in float64 for float64."""
+        """Return logits_MV in float32, of float64 in float64."""
         logits_MV: Tensor = self.scores(hidden_MD)
         return logits_MV if logits_MV.dtype is torch.float64 else logits_MV.float()
 
@@ -212,28 +247,9 @@ class Int8Table(Table):
     def __init__(self, matrix: Int8, scores: Linear) -> None:
         super().__init__(scores)
         self.matrix = matrix
+        self._dtype = Precision.INT8.activations(matrix.device)
 
     def rows(self, ids_N: Tensor) -> Tensor:
         """Return embeds_ND."""
-        return self.matrix.rounded_NK[ids_N] * self.matrix.scale_N[ids_N, None]
-
-
-def _packs(weight_NK: Tensor) -> bool:
-    """Tell whether oneDNN multiplies this matrix from a packed copy."""
-    return weight_NK.device.type == "cpu" and weight_NK.dtype in _packed_types()
-
-
-@functools.cache
-def _packed_types() -> tuple[torch.dtype, ...]:
-    if not torch.backends.mkldnn.is_available():
-        return ()
-    found = []
-    for dtype in (torch.float32, torch.bfloat16):
-        weight_NK = torch.eye(16, dtype=dtype)
-        try:
-            layer = PackedLinear(weight_NK, None)
-            if torch.equal(layer(weight_NK), weight_NK):
-                found.append(dtype)
-        except (RuntimeError, AttributeError, NotImplementedError):
-            continue
-    return tuple(found)
+        embeds_ND = self.matrix.rounded_NK[ids_N] * self.matrix.scale_N[ids_N, None]
+        return embeds_ND.to(self._dtype)

@@ -17,8 +17,13 @@ from kosmos2.errors import WeightsError
 GROUP = 128
 """Numbers of one row that share a scale in 4 bits."""
 LEVELS = 127
-"""The largest rounded activation; -128 is never used, so that a sign costs nothing."""
-_TINY = torch.finfo(torch.float32).tiny
+"""The largest rounded number in 8 bits; -128 is never used, so that a sign costs nothing."""
+SMALLEST = torch.finfo(torch.float32).tiny * LEVELS
+"""Rows of smaller numbers are rounded as if this were their largest, so zeros stay zeros."""
+_TRIED = 20
+"""Scales tried for a group, from its largest number down to half of it."""
+_EXACT = 1024
+"""So many products of two 8-bit numbers have a sum that float32 holds exactly, in any order."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +46,10 @@ class Int8:
     @property
     def shape(self) -> tuple[int, int]:
         return self.rounded_NK.shape[0], self.rounded_NK.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.rounded_NK.device
 
     def dequantise(self) -> Tensor:
         """Return weight_NK in float32."""
@@ -73,16 +82,19 @@ class Int4:
     def shape(self) -> tuple[int, int]:
         return self.packed_NK.shape[0], self.packed_NK.shape[1] * 2
 
+    @property
+    def device(self) -> torch.device:
+        return self.packed_NK.device
+
     def unpack(self) -> Tensor:
         """Return rounded_NK as int8 in -8..7."""
-        bytes_NGJ = self.packed_NK.unflatten(1, (-1, GROUP // 2))
+        bytes_NGJ = self.packed_NK.reshape(self.shape[0], -1, GROUP // 2)
         halves_NGK = torch.cat([bytes_NGJ & 15, bytes_NGJ >> 4], dim=-1)
         return (halves_NGK.to(torch.int8) - 8).flatten(1)
 
     def dequantise(self) -> Tensor:
         """Return weight_NK in float32."""
-        rounded_NGK = self.unpack().unflatten(1, (-1, GROUP))
-        return (rounded_NGK * self.scale_NG.float()[..., None]).flatten(1)
+        return (groups(self.unpack()) * self.scale_NG.float()[..., None]).flatten(1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +112,10 @@ class Fp8:
     @property
     def shape(self) -> tuple[int, int]:
         return self.rounded_NK.shape[0], self.rounded_NK.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.rounded_NK.device
 
     def dequantise(self) -> Tensor:
         """Return weight_NK in float32."""
@@ -122,81 +138,103 @@ def _check(
 def round_int8(weight_NK: Tensor) -> Int8:
     """Return the matrix in 8 bits: the largest number of each row becomes 127."""
     weight_NK = weight_NK.detach().float()
-    scale_N = weight_NK.abs().amax(dim=1).clamp_min(_TINY * LEVELS) / LEVELS
-    rounded_NK = (weight_NK / scale_N[:, None]).round_().clamp_(-LEVELS, LEVELS)
-    return Int8(rounded_NK.to(torch.int8), scale_N)
+    scale_N1 = largest_of_rows(weight_NK) / LEVELS
+    rounded_NK = (weight_NK / scale_N1).round_().clamp_(-LEVELS, LEVELS)
+    return Int8(rounded_NK.to(torch.int8), scale_N1.squeeze(1))
 
 
 def round_fp8(weight_NK: Tensor) -> Fp8:
     """Return the matrix in e4m3: the largest number of each row becomes 448."""
     weight_NK = weight_NK.detach().float()
-    largest = torch.finfo(torch.float8_e4m3fn).max
-    scale_N = weight_NK.abs().amax(dim=1).clamp_min(_TINY * largest) / largest
-    return Fp8((weight_NK / scale_N[:, None]).to(torch.float8_e4m3fn), scale_N)
+    most = torch.finfo(torch.float8_e4m3fn).max
+    scale_N1 = largest_of_rows(weight_NK) / most
+    # e4m3 has no infinity: a quotient a hair above the largest number would become nan.
+    rounded_NK = (weight_NK / scale_N1).clamp_(-most, most).to(torch.float8_e4m3fn)
+    return Fp8(rounded_NK, scale_N1.squeeze(1))
 
 
-def fits_int4(weight_NK: Tensor) -> bool:
-    """Tell whether rows divide into groups; other matrices keep 8 bits."""
-    return weight_NK.shape[1] % GROUP == 0
+def fits_int4(width: int) -> bool:
+    """Tell whether rows of this width divide into groups; other matrices keep 8 bits."""
+    return width % GROUP == 0
 
 
 def round_int4(weight_NK: Tensor) -> Int4:
-    """Return the matrix in 4 bits, each group clipped where its squared error is least."""
-    weight_NGK = weight_NK.detach().float().unflatten(1, (-1, GROUP))
-    return _store_int4(*_search_int4(weight_NGK))
+    """Return the matrix in 4 bits, each group scaled to the least squared error."""
+    weight_NGK = groups(weight_NK.detach().float())
+    scale_NG = search_scales(weight_NGK)
+    return store_int4(round_groups(weight_NGK, scale_NG), scale_NG)
 
 
-def _search_int4(weight_NGK: Tensor) -> tuple[Tensor, Tensor]:
-    """Return rounded_NGK and scale_NG; the largest number of a group maps near -8 or 7."""
+def search_scales(weight_NGK: Tensor, worth_GK: Tensor | None = None) -> Tensor:
+    """Return scale_NG, as stored, with the least squared error of each group.
+
+    The error of a number counts as much as worth_GK says of its column, or all alike. A negative
+    scale lets the largest number of a group, whatever its sign, take the one level more.
+    """
     extreme_NG = weight_NGK.gather(-1, weight_NGK.abs().argmax(-1, keepdim=True)).squeeze(-1)
     best_NG = torch.full_like(extreme_NG, torch.inf)
-    best_scale_NG = torch.ones_like(extreme_NG)
-    for step in range(20):
-        # A negative scale lets the largest number, whatever its sign, take the eighth level.
-        scale_NG = _storable(extreme_NG * (1 - step * 0.025) / -8)
-        error_NG = (_round_groups(weight_NGK, scale_NG) * scale_NG[..., None] - weight_NGK).square()
-        error_NG = error_NG.sum(-1)
-        better_NG = error_NG < best_NG
-        best_NG = torch.where(better_NG, error_NG, best_NG)
-        best_scale_NG = torch.where(better_NG, scale_NG, best_scale_NG)
-    return _round_groups(weight_NGK, best_scale_NG), best_scale_NG
+    scale_NG = torch.ones_like(extreme_NG)
+    for step in range(_TRIED):
+        tried_NG = _storable(extreme_NG * (1 - step * 0.5 / _TRIED) / -8)
+        error_NGK = round_groups(weight_NGK, tried_NG).mul_(tried_NG[..., None]).sub_(weight_NGK)
+        error_NGK = error_NGK.square_() if worth_GK is None else error_NGK.square_().mul_(worth_GK)
+        error_NG = error_NGK.sum(-1)
+        scale_NG = torch.where(error_NG < best_NG, tried_NG, scale_NG)
+        best_NG = torch.minimum(best_NG, error_NG)
+    return scale_NG
 
 
 def _storable(scale: Tensor) -> Tensor:
-    """Return scales as the file will hold them, never zero."""
+    """Return scales as the file holds them, never zero."""
     smallest = torch.finfo(torch.float16).smallest_normal
     scale = torch.where(scale < 0, scale.clamp_max(-smallest), scale.clamp_min(smallest))
     return scale.to(torch.float16).float()
 
 
-def _round_groups(weight_NGK: Tensor, scale_NG: Tensor) -> Tensor:
+def round_groups(weight_NGK: Tensor, scale_NG: Tensor) -> Tensor:
+    """Return rounded_NGK in -8..7, as float32."""
     return (weight_NGK / scale_NG[..., None]).round_().clamp_(-8, 7)
 
 
-def _store_int4(rounded_NGK: Tensor, scale_NG: Tensor) -> Int4:
+def store_int4(rounded_NGK: Tensor, scale_NG: Tensor) -> Int4:
+    """Return rounded numbers in their layout."""
     stored_NGK = (rounded_NGK + 8).to(torch.uint8)
     low_NGJ, high_NGJ = stored_NGK.chunk(2, dim=-1)
     return Int4((low_NGJ | high_NGJ << 4).flatten(1), scale_NG.to(torch.float16))
 
 
+def groups(weight_NK: Tensor) -> Tensor:
+    """Return weight_NGK."""
+    return weight_NK.reshape(weight_NK.shape[0], -1, GROUP)
+
+
+def largest_of_rows(x_MK: Tensor) -> Tensor:
+    """Return largest_M1, the largest magnitude of each row."""
+    return x_MK.abs().amax(dim=-1, keepdim=True).clamp_min_(SMALLEST)
+
+
 def round_rows(x_MK: Tensor, levels: int = LEVELS) -> tuple[Tensor, Tensor]:
-    """Return rounded_MK (int8) and scale_M: the largest activation of each row becomes `levels`."""
-    largest_M = x_MK.float().abs().amax(dim=1).clamp_min(_TINY * LEVELS)
-    rounded_MK = (x_MK.float() / largest_M[:, None] * levels).round().to(torch.int8)
-    return rounded_MK, largest_M / levels
+    """Return rounded_MK (int8) and scale_M1: the largest activation of a row becomes `levels`."""
+    largest_M1 = largest_of_rows(x_MK.float())
+    rounded_MK = (x_MK / largest_M1 * levels).round_().to(torch.int8)
+    return rounded_MK, largest_M1 / levels
 
 
 def multiply_int8(x_MK: Tensor, matrix: Int8, levels: int = LEVELS) -> Tensor:
     """Return y_MN in float64: both sides in 8 bits, every sum exact."""
-    rounded_MK, scale_M = round_rows(x_MK, levels)
-    sums_MN = rounded_MK.double() @ matrix.rounded_NK.double().T
-    return sums_MN * scale_M.double()[:, None] * matrix.scale_N.double()
+    rounded_MK, scale_M1 = round_rows(x_MK, levels)
+    sums_MN = torch.zeros(*x_MK.shape[:-1], matrix.shape[0], dtype=torch.int32)
+    for start in range(0, matrix.shape[1], _EXACT):
+        part = slice(start, start + _EXACT)
+        part_MN = rounded_MK[..., part].float() @ matrix.rounded_NK[:, part].float().T
+        sums_MN += part_MN.to(torch.int32)
+    return sums_MN * scale_M1.double() * matrix.scale_N.double()
 
 
 def multiply_int4(x_MK: Tensor, matrix: Int4, levels: int = LEVELS) -> Tensor:
     """Return y_MN in float64: activations in 8 bits, weights in 4, every group's sum exact."""
-    rounded_MK, scale_M = round_rows(x_MK, levels)
-    rounded_MGK = rounded_MK.double().unflatten(1, (-1, GROUP))
-    rounded_NGK = matrix.unpack().double().unflatten(1, (-1, GROUP))
-    sums_MNG = torch.einsum("mgk,ngk->mng", rounded_MGK, rounded_NGK)
-    return (sums_MNG * matrix.scale_NG.double()).sum(-1) * scale_M.double()[:, None]
+    rounded_MK, scale_M1 = round_rows(x_MK, levels)
+    sums_MNG = torch.einsum(
+        "mgk,ngk->mng", groups(rounded_MK).double(), groups(matrix.unpack()).double()
+    )
+    return (sums_MNG * matrix.scale_NG.double()).sum(-1) * scale_M1.double()
