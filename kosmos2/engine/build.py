@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kosmos2.engine.runner import BlockParts, FusedBlock, Runner
+from kosmos2.engine.vision import FusedVisionBlock
 from kosmos2.errors import RequestError
 from kosmos2.kernels.kind import Precision
 from kosmos2.kernels.linear import Linear, Table, pack, pack_table
@@ -109,6 +110,8 @@ def build(weights: Weights) -> Runner:
     with torch.device("meta"):
         vision, resampler = VisionTower(config.vision), Resampler(config)
     with torch.inference_mode():
+        for layer in range(config.vision.num_layers):
+            vision.blocks[layer] = _vision_block(layer, weights)
         return Runner(
             config,
             weights.precision,
@@ -116,40 +119,53 @@ def build(weights: Weights) -> Runner:
             resampler=_filled(resampler, "resampler", weights),
             table=weights.table("decoder.embedding"),
             blocks=[_block(layer, weights) for layer in range(config.text.num_layers)],
-            norm=_norm("decoder.norm", weights),
+            norm=_norm("decoder.norm", weights, config.text.norm_eps),
         )
 
 
 def _block(layer: int, weights: Weights) -> FusedBlock:
-    name = f"decoder.blocks.{layer}"
+    name, config = f"decoder.blocks.{layer}", weights.config.text
     parts = BlockParts(
-        attention_norm=_norm(f"{name}.attention_norm", weights),
+        attention_norm=_norm(f"{name}.attention_norm", weights, config.norm_eps),
         qkv=weights.linear(f"{name}.qkv"),
-        mixed_norm=_norm(f"{name}.mixed_norm", weights),
+        mixed_norm=_norm(f"{name}.mixed_norm", weights, config.norm_eps),
         output=weights.linear(f"{name}.output"),
-        feedforward_norm=_norm(f"{name}.feedforward_norm", weights),
+        feedforward_norm=_norm(f"{name}.feedforward_norm", weights, config.norm_eps),
         expand=weights.linear(f"{name}.expand"),
-        expanded_norm=_norm(f"{name}.expanded_norm", weights),
+        expanded_norm=_norm(f"{name}.expanded_norm", weights, config.norm_eps),
         contract=weights.linear(f"{name}.contract"),
     )
-    return FusedBlock(weights.config.text, layer, parts)
+    return FusedBlock(config, layer, parts)
 
 
-def _norm(name: str, weights: Weights) -> nn.LayerNorm:
+def _vision_block(layer: int, weights: Weights) -> FusedVisionBlock:
+    name, config = f"vision.blocks.{layer}", weights.config.vision
+    return FusedVisionBlock(
+        config,
+        attention_norm=_norm(f"{name}.attention_norm", weights, config.norm_eps),
+        qkv=weights.linear(f"{name}.qkv"),
+        output=weights.linear(f"{name}.output"),
+        feedforward_norm=_norm(f"{name}.feedforward_norm", weights, config.norm_eps),
+        expand=weights.linear(f"{name}.expand"),
+        contract=weights.linear(f"{name}.contract"),
+    )
+
+
+def _norm(name: str, weights: Weights, eps: float) -> nn.LayerNorm:
     weight_D = weights.tensor(f"{name}.weight")
     with torch.device("meta"):
-        norm = nn.LayerNorm(len(weight_D), eps=weights.config.text.norm_eps)
+        norm = nn.LayerNorm(len(weight_D), eps=eps)
     norm.weight = nn.Parameter(weight_D, requires_grad=False)
     norm.bias = nn.Parameter(weights.tensor(f"{name}.bias"), requires_grad=False)
     return norm
 
 
 def _filled(module: ModuleT, prefix: str, weights: Weights) -> ModuleT:
-    """Return a module without weights with all of them: linear layers packed, the rest as is."""
+    """Return a module with the weights it lacks: linear layers packed, the rest as it is."""
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
             setattr(module, name, weights.linear(f"{prefix}.{name}"))
-        else:
+        elif any(parameter.is_meta for parameter in child.parameters()):
             _filled(child, f"{prefix}.{name}", weights)
     for name, _ in module.named_parameters(recurse=False):
         value = nn.Parameter(weights.tensor(f"{prefix}.{name}"), requires_grad=False)

@@ -147,7 +147,7 @@ class Scheduler:
 
     def _bytes(self, num_rows: int, num_tokens: int) -> int:
         text = self._runner.config.text
-        per_token = text.num_layers * 2 * text.width * self._runner.dtype.itemsize
+        per_token = text.num_layers * 2 * text.width * self._runner.cache_dtype.itemsize
         return num_rows * _rounded(num_tokens) * per_token
 
     # --- reading
