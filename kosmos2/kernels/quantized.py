@@ -37,11 +37,7 @@ class Int8:
 
     def __post_init__(self) -> None:
         _check(self.rounded_NK, torch.int8, self.scale_N, (torch.float32,))
-        if self.scale_N.shape != self.rounded_NK.shape[:1]:
-            raise WeightsError(
-                f"an int8 matrix of {tuple(self.rounded_NK.shape)} needs one scale a row, "
-                f"got {tuple(self.scale_N.shape)}"
-            )
+        _check_rows(self.rounded_NK, self.scale_N)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -108,6 +104,7 @@ class Fp8:
 
     def __post_init__(self) -> None:
         _check(self.rounded_NK, torch.float8_e4m3fn, self.scale_N, (torch.float32,))
+        _check_rows(self.rounded_NK, self.scale_N)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -132,6 +129,14 @@ def _check(
         raise WeightsError(
             f"a quantised matrix needs 2 dimensions of {dtype} and scales of {scale_dtypes}, got "
             f"{tuple(rounded.shape)} of {rounded.dtype} and scales of {scale.dtype}"
+        )
+
+
+def _check_rows(rounded_NK: Tensor, scale_N: Tensor) -> None:
+    if scale_N.shape != rounded_NK.shape[:1]:
+        raise WeightsError(
+            f"a matrix of {tuple(rounded_NK.shape)} in 8 bits needs one scale a row, "
+            f"got {tuple(scale_N.shape)}"
         )
 
 
