@@ -4,6 +4,7 @@ Control comes from the type of a segment, never from the text of a user.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
@@ -78,6 +79,12 @@ class Tokenizer:
             else:
                 image_mask.extend(False for _ in segment_ids)
         return Encoded(tuple(ids), tuple(image_mask))
+
+    @cached_property
+    def blanks(self) -> frozenset[int]:
+        """Return the ids of pieces in which nothing is visible, such as a lone mark of a space."""
+        pieces = enumerate(self._table.pieces, start=FIRST_PIECE)
+        return frozenset(id for id, (piece, _) in pieces if not spell([piece]).strip())
 
     def symbols(self, ids: Sequence[int]) -> tuple[Symbol, ...]:
         """Return what ids say: runs of text with their leading spaces, tags and cells.

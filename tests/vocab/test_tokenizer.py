@@ -238,6 +238,15 @@ def test_symbols_keep_the_space_before_a_word(real_tokenizer: Tokenizer) -> None
     )
 
 
+def test_a_run_of_pieces_is_blank_if_each_of_them_is(real_tokenizer: Tokenizer) -> None:
+    for tokenizer in (TINY, real_tokenizer):
+        pieces = range(4, min(tokenizer.vocabulary.mask, 2000))
+        blank = {id for id in pieces if not tokenizer.decode([id]).strip()}
+        assert blank == set(tokenizer.blanks) & set(pieces)
+        assert not tokenizer.decode([*tokenizer.blanks] * 2).strip()
+        assert blank
+
+
 def test_no_ids_say_nothing() -> None:
     assert TINY.symbols([]) == ()
     assert TINY.decode([]) == TINY.decode([0, 1, 2]) == ""
