@@ -1,21 +1,16 @@
-"""From logits to the next token of every live row.
-
-A choice has two halves. The host plans which rows have which rules, with what it knows without the
-device: forms, seeds, lengths. Then the device computes all rows at once and nobody waits for it.
-"""
+"""From logits to the next token of every live row: the device does what the host has planned."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from kosmos2.engine.constraint import Allowed, Gate
-from kosmos2.engine.history import Histories, upload, upload_floats
+from kosmos2.engine.constraint import Allowed
+from kosmos2.engine.history import Histories
+from kosmos2.engine.plan import Ban, Gates, Plan, Planner, Rows, RowState
 from kosmos2.engine.request import Request
 from kosmos2.engine.sampling import (
     BREAK,
@@ -32,12 +27,6 @@ from kosmos2.engine.sampling import (
     restrict,
 )
 from kosmos2.vocab.special import Vocabulary
-
-Rows = slice | Tensor
-"""Some rows of a batch: all of them, or their indices on the device."""
-
-MAX_MASKS = 256
-"""So many sets of allowed tokens are kept as masks."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,99 +46,69 @@ class Chosen:
         return [int(id) for id in ids], logprobs, masses
 
 
-@dataclass(slots=True)
-class _Slot:
-    """What the host knows about a row."""
-
-    rules: Rules
-    sampling: Sampling | None
-    is_free: bool
-    """The rules choose among what a constraint allows, too."""
-    num_new: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Ban:
-    """Rows whose n-grams of one size, and whose padding, are forbidden alike."""
-
-    rows: Rows
-    size: int
-    pads: bool
-    may_take_all: bool
-    history_RL: Tensor
-    lengths_R: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """The rows that need something, by what they need. All tensors are on the device."""
-
-    penalties: tuple[Rows, Tensor, Tensor] | None
-    """Rows, history_RL and penalties_R."""
-    masks: tuple[Rows, Tensor] | None
-    """Rows and allowed_RV."""
-    bans: tuple[_Ban, ...]
-    draws: tuple[Rows, Draws] | None
-    gates: tuple[Rows, Tensor, Tensor] | None
-    """Rows, yes_R and no_R."""
-
-
 class Chooser:
     """Chooses the next token of rows, each of which is known by its slot."""
 
     def __init__(self, vocabulary: Vocabulary, device: torch.device) -> None:
         self._vocabulary = vocabulary
-        self._device = device
-        self._slots: dict[int, _Slot] = {}
+        self._states: dict[int, RowState] = {}
         self._histories = Histories(device)
-        self._mask = lru_cache(maxsize=MAX_MASKS)(self._new_mask)
+        self._planner = Planner(vocabulary, self._histories, device)
         self._near_CN, self._is_near_CN = _neighbourhoods(vocabulary, device)
 
     def put(self, slot: int, request: Request) -> None:
         """Take a new row, with its prompt as history; what was at this slot is forgotten."""
-        self._slots[slot] = _Slot(
+        self._states[slot] = RowState(
             rules=request.rules,
             sampling=request.sampling if isinstance(request.sampling, Sampling) else None,
             is_free=request.constraint is None or request.constraint.free_text,
         )
-        remembered = [
-            BREAK if in_image and _knows_words_alone(request.rules) else self._remembered(slot, id)
+        history = [
+            BREAK if in_image and _counts_words_alone(request.rules) else self._counted(slot, id)
             for id, in_image in zip(request.ids, request.image_mask, strict=True)
         ]
-        self._histories.put(slot, remembered)
+        self._histories.put(slot, history)
 
     def push(self, slot: int, ids: Sequence[int]) -> None:
         """Append new tokens to a row, chosen or not."""
         for id in ids:
-            self._histories.push(slot, self._remembered(slot, id))
-        self._slots[slot].num_new += len(ids)
+            self._histories.push(slot, self._counted(slot, id))
+        self._states[slot].num_new += len(ids)
 
     def move(self, source: int, target: int) -> None:
         """Make the row at the target slot equal to the one at the source."""
         self.reorder([source], [target])
 
     def reorder(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """Make the row at each target slot equal to what was at its source, all at once."""
-        copies = [replace(self._slots[source]) for source in sources]
-        self._slots.update(zip(targets, copies, strict=True))
-        self._histories.reorder(sources, targets)
+        """Make the row at each target slot equal to what was at its source, all at once.
+
+        Slots at which no row was put, as nothing is chosen for it, may be moved too.
+        """
+        states = [self._states.get(source) for source in sources]
+        kept = []
+        for source, target, state in zip(sources, targets, states, strict=True):
+            if state is None:
+                self._states.pop(target, None)
+            else:
+                self._states[target] = replace(state)
+                kept.append((source, target))
+        if kept:
+            self._histories.reorder(*zip(*kept, strict=True))
 
     def choose(self, logits_RV: Tensor, slots: Sequence[int], allowed: Sequence[Allowed]) -> Chosen:
         """Return the next tokens of the rows at these slots, one for each row of logits."""
-        plan = self._plan(slots, allowed)
+        states = [self._states[slot] for slot in slots]
+        window = self._planner.window(states, allowed)
+        plan = self._planner.plan(slots, states, allowed, window)
         logits_RV = logits_RV.float()
-        # Rows are reduced one by one in this kernel, so that a row has the same bits in any batch.
+        ids_R = self._picked(logits_RV, plan)
+        # This kernel reduces each row by itself, so that a row has the same bits in any batch.
         logprobs_RV = logits_RV.log_softmax(dim=-1)
-        scores_RV = self._ruled(logits_RV, plan)
-
-        ids_R = scores_RV.argmax(dim=-1)
-        if plan.draws is not None:
-            rows, draws = plan.draws
-            ids_R[rows] = draw(scores_RV[rows], draws)
         picked_R = logprobs_RV.gather(1, ids_R[:, None])[:, 0]
         if plan.gates is not None:
-            rows, yes_R, no_R = plan.gates
-            ids_R[rows], picked_R[rows] = decide(logprobs_RV[rows], yes_R, no_R)
+            answers_R, answer_logprobs_R = _answers(logprobs_RV, plan.gates)
+            ids_R = _with_rows(ids_R, plan.gates.rows, answers_R)
+            picked_R = _with_rows(picked_R, plan.gates.rows, answer_logprobs_R)
         return Chosen(ids_R, picked_R, self._masses(logprobs_RV, ids_R))
 
     def scores(self, logits_RV: Tensor, slots: Sequence[int], allowed: Sequence[Allowed]) -> Tensor:
@@ -158,33 +117,47 @@ class Chooser:
         For a beam search, where rules act on log-probabilities, as in both references. A gate
         leaves its answer alone; how a row is sampled plays no part.
         """
-        plan = self._plan(slots, allowed)
+        states = [self._states[slot] for slot in slots]
+        plan = self._planner.plan(slots, states, allowed, range(self._vocabulary.size))
         logprobs_RV = logits_RV.float().log_softmax(dim=-1)
         scores_RV = self._ruled(logprobs_RV, plan)
-        if plan.gates is not None:
-            rows, yes_R, no_R = plan.gates
-            ids_R, answers_R = decide(logprobs_RV[rows], yes_R, no_R)
-            only_RV = torch.full_like(logprobs_RV[rows], -torch.inf)
-            only_RV = only_RV.scatter(1, ids_R[:, None], answers_R[:, None])
-            scores_RV = _with_rows(scores_RV, rows, only_RV)
-        return scores_RV
+        if plan.gates is None:
+            return scores_RV
+        answers_R, answer_logprobs_R = _answers(logprobs_RV, plan.gates)
+        none_RV = torch.full_like(scores_RV[plan.gates.rows], -torch.inf)
+        gated_RV = none_RV.scatter(1, answers_R[:, None], answer_logprobs_R[:, None])
+        return _with_rows(scores_RV, plan.gates.rows, gated_RV)
 
-    # --- on the device
+    def _picked(self, logits_RV: Tensor, plan: Plan) -> Tensor:
+        """Return ids_R of the rows that have no gate, and anything for the others."""
+        first = plan.window.start
+        scores_RV = self._ruled(logits_RV[:, first : plan.window.stop], plan)
+        ids_R = _drawn(scores_RV, plan.draws)
+        if plan.form is not None:
+            # Where the network scores none of the allowed tokens, the first of them it is.
+            rows, first_R = plan.form.rows, plan.form.first_R - first
+            allowed_RV = plan.form.allowed_RV.expand(len(first_R), -1)
+            is_allowed_R = allowed_RV.gather(1, ids_R[rows][:, None])[:, 0]
+            ids_R = _with_rows(ids_R, rows, ids_R[rows].where(is_allowed_R, first_R))
+        return ids_R + first
 
-    def _ruled(self, scores_RV: Tensor, plan: _Plan) -> Tensor:
-        """Return scores_RV in which only what constraints and rules permit can be chosen."""
-        if plan.penalties is not None:
-            rows, history_RL, penalties_R = plan.penalties
-            less_RV = penalize(scores_RV[rows], history_RL, penalties_R)
+    def _ruled(self, scores_RV: Tensor, plan: Plan) -> Tensor:
+        """Return scores_RV of the window, where only what the plan permits can be chosen."""
+        first = plan.window.start
+        if plan.penalty is not None:
+            rows, ids_RL = plan.penalty.rows, plan.penalty.history_RL - first
+            less_RV = penalize(scores_RV[rows], ids_RL, plan.penalty.penalties_R)
             scores_RV = _with_rows(scores_RV, rows, less_RV)
-        if plan.masks is not None:
-            rows, allowed_RV = plan.masks
-            scores_RV = _with_rows(scores_RV, rows, restrict(scores_RV[rows], allowed_RV))
+        if plan.form is not None:
+            rows = plan.form.rows
+            formed_RV = restrict(scores_RV[rows], plan.form.allowed_RV)
+            scores_RV = _with_rows(scores_RV, rows, formed_RV)
         for ban in plan.bans:
-            scores_RV = _with_rows(scores_RV, ban.rows, self._banned(scores_RV[ban.rows], ban))
+            banned_RV = self._banned(scores_RV[ban.rows], ban, first)
+            scores_RV = _with_rows(scores_RV, ban.rows, banned_RV)
         return scores_RV
 
-    def _banned(self, before_RV: Tensor, ban: _Ban) -> Tensor:
+    def _banned(self, before_RV: Tensor, ban: Ban, first: int) -> Tensor:
         ids, where = [], []
         if ban.size:
             ids_RM, again_RM = repeats(ban.history_RL, ban.lengths_R, ban.size)
@@ -193,7 +166,7 @@ class Chooser:
         if ban.pads:
             ids.append(ban.lengths_R.new_full((len(before_RV), 1), self._vocabulary.pad))
             where.append(torch.ones_like(ids[-1], dtype=torch.bool))
-        after_RV = forbid(before_RV, torch.cat(ids, dim=1), torch.cat(where, dim=1))
+        after_RV = forbid(before_RV, torch.cat(ids, dim=1) - first, torch.cat(where, dim=1))
         return leave_some(after_RV, before_RV) if ban.may_take_all else after_RV
 
     def _masses(self, logprobs_RV: Tensor, ids_R: Tensor) -> Tensor:
@@ -203,122 +176,32 @@ class Chooser:
         masses_R = (near_RN * self._is_near_CN[cells_R]).sum(dim=-1, dtype=torch.float64)
         return torch.where(is_location_R, masses_R.clamp(max=1.0), torch.nan)
 
-    # --- on the host
-
-    def _plan(self, slots: Sequence[int], allowed: Sequence[Allowed]) -> _Plan:
-        assert len(slots) == len(allowed)
-        states = [self._slots[slot] for slot in slots]
-        ruled = [
-            row
-            for row, (state, ids) in enumerate(zip(states, allowed, strict=True))
-            if ids is None or (state.is_free and not isinstance(ids, Gate))
-        ]
-        self._histories.write()
-        return _Plan(
-            penalties=self._plan_penalties(slots, ruled),
-            masks=self._plan_masks(allowed),
-            bans=self._plan_bans(slots, ruled, allowed),
-            draws=self._plan_draws(states),
-            gates=self._plan_gates(allowed),
-        )
-
-    def _plan_penalties(
-        self, slots: Sequence[int], ruled: Sequence[int]
-    ) -> tuple[Rows, Tensor, Tensor] | None:
-        penalties = {row: self._slots[slots[row]].rules.repetition_penalty for row in ruled}
-        rows = [row for row, penalty in penalties.items() if penalty != 1]
-        if not rows:
-            return None
-        history_RL, _ = self._histories.read([slots[row] for row in rows])
-        penalties_R = upload_floats([penalties[row] for row in rows], self._device)
-        return self._rows(rows, len(slots)), history_RL, penalties_R
-
-    def _plan_masks(self, allowed: Sequence[Allowed]) -> tuple[Rows, Tensor] | None:
-        masks = {row: self._mask(ids) for row, ids in enumerate(allowed) if isinstance(ids, tuple)}
-        if not masks:
-            return None
-        return self._rows(list(masks), len(allowed)), torch.stack(list(masks.values()))
-
-    def _plan_bans(
-        self, slots: Sequence[int], ruled: Sequence[int], allowed: Sequence[Allowed]
-    ) -> tuple[_Ban, ...]:
-        groups: dict[tuple[int, bool, bool], list[int]] = defaultdict(list)
-        for row in ruled:
-            size, ids = self._blocked_size(slots[row]), allowed[row]
-            pads = self._slots[slots[row]].rules.no_repeat is not NoRepeat.TRANSFORMERS
-            num_left = sum(map(len, ids)) if isinstance(ids, tuple) else self._vocabulary.size
-            num_taken = pads + (self._histories.length(slots[row]) if size else 0)
-            if num_taken:
-                groups[size, pads, num_left <= num_taken].append(row)
-        return tuple(
-            _Ban(
-                self._rows(rows, len(slots)), *key, *self._histories.read([slots[r] for r in rows])
-            )
-            for key, rows in groups.items()
-        )
-
-    def _blocked_size(self, slot: int) -> int:
-        """Return the size of n-grams that cannot come twice, 0 where none is blocked now."""
-        state = self._slots[slot]
-        size = state.rules.blocked_size
-        if state.num_new == 0 and state.rules.no_repeat is NoRepeat.ORIGINAL:
-            return 0
-        return size if self._histories.length(slot) >= size else 0
-
-    def _plan_draws(self, states: Sequence[_Slot]) -> tuple[Rows, Draws] | None:
-        drawn = {row: each.sampling for row, each in enumerate(states) if each.sampling}
-        if not drawn:
-            return None
-        # To keep the whole vocabulary is no limit, which is 0.
-        ks = [each.top_k if each.top_k < self._vocabulary.size else 0 for each in drawn.values()]
-        numbers = [
-            [each.temperature for each in drawn.values()],
-            [each.top_p for each in drawn.values()],
-            [each.min_p for each in drawn.values()],
-            [each.uniform(states[row].num_new) for row, each in drawn.items()],
-        ]
-        temperature_R, p_R, min_p_R, uniform_R = upload_floats(numbers, self._device)
-        return self._rows(list(drawn), len(states)), Draws(
-            temperature_R=temperature_R,
-            k_R=upload(ks, self._device),
-            p_R=p_R,
-            min_p_R=min_p_R,
-            uniform_R=uniform_R,
-            most_k=max(ks),
-            any_p=any(each.top_p < 1 for each in drawn.values()),
-            any_min_p=any(each.min_p > 0 for each in drawn.values()),
-        )
-
-    def _plan_gates(self, allowed: Sequence[Allowed]) -> tuple[Rows, Tensor, Tensor] | None:
-        gates = {row: gate for row, gate in enumerate(allowed) if isinstance(gate, Gate)}
-        if not gates:
-            return None
-        answers = [[gate.yes for gate in gates.values()], [gate.no for gate in gates.values()]]
-        yes_R, no_R = upload(answers, self._device)
-        return self._rows(list(gates), len(allowed)), yes_R, no_R
-
-    def _rows(self, rows: Sequence[int], num_rows: int) -> Rows:
-        return slice(None) if len(rows) == num_rows else upload(rows, self._device)
-
-    def _remembered(self, slot: int, id: int) -> int:
+    def _counted(self, slot: int, id: int) -> int:
         """Return a token of the text as it stands in the history of a row."""
-        words_alone = _knows_words_alone(self._slots[slot].rules)
+        words_alone = _counts_words_alone(self._states[slot].rules)
         return BREAK if words_alone and not self._vocabulary.is_piece(id) else id
 
-    def _new_mask(self, ids: tuple[range, ...]) -> Tensor:
-        assert ids, "where a form is complete there is no next token"
-        mask_V = torch.zeros(self._vocabulary.size, dtype=torch.bool)
-        for each in ids:
-            mask_V[each.start : each.stop : each.step] = True
-        return mask_V.to(self._device)
 
-
-def _knows_words_alone(rules: Rules) -> bool:
+def _counts_words_alone(rules: Rules) -> bool:
     return rules.no_repeat in (NoRepeat.WORDS, NoRepeat.OFF)
 
 
-def _with_rows(scores_RV: Tensor, rows: Rows, new_RV: Tensor) -> Tensor:
-    return new_RV if isinstance(rows, slice) else scores_RV.index_copy(0, rows, new_RV)
+def _drawn(scores_RV: Tensor, draws: tuple[Rows, Draws] | None) -> Tensor:
+    """Return the token of each row, drawn or the one with the highest score."""
+    if draws is None:
+        return scores_RV.argmax(dim=-1)
+    rows, how = draws
+    drawn_R = draw(scores_RV[rows], how)
+    return drawn_R if isinstance(rows, slice) else _with_rows(scores_RV.argmax(-1), rows, drawn_R)
+
+
+def _answers(logprobs_RV: Tensor, gates: Gates) -> tuple[Tensor, Tensor]:
+    return decide(logprobs_RV[gates.rows], gates.yes_R, gates.no_R)
+
+
+def _with_rows(all_R: Tensor, rows: Rows, some_R: Tensor) -> Tensor:
+    """Return a tensor in which some rows are replaced."""
+    return some_R if isinstance(rows, slice) else all_R.index_copy(0, rows, some_R)
 
 
 def _neighbourhoods(vocabulary: Vocabulary, device: torch.device) -> tuple[Tensor, Tensor]:

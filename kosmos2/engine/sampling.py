@@ -19,7 +19,7 @@ from kosmos2.errors import RequestError
 BREAK = -1
 """Stands in a history where a token is that no n-gram may contain, and behind its end."""
 
-HEAD = 512
+HEAD = 256
 """So many of the most probable tokens are looked at before all are sorted (on a CPU alone)."""
 
 
@@ -143,10 +143,15 @@ def repeats(history_RL: Tensor, lengths_R: Tensor, size: int) -> tuple[Tensor, T
 
 
 def forbid(scores_RV: Tensor, ids_RM: Tensor, where_RM: Tensor) -> Tensor:
-    """Return scores_RV in which those of ids_RM cannot be chosen where where_RM is true."""
+    """Return scores_RV in which those of ids_RM cannot be chosen where where_RM is true.
+
+    An id that has no score is passed over.
+    """
+    highest = scores_RV.shape[1] - 1
+    where_RM = where_RM & (ids_RM >= 0) & (ids_RM <= highest)
     # Adding is the scatter whose result does not depend on the order of equal ids.
     changes_RM = torch.zeros_like(ids_RM, dtype=scores_RV.dtype).masked_fill(where_RM, -torch.inf)
-    return scores_RV.scatter_add(1, ids_RM.clamp(min=0), changes_RM)
+    return scores_RV.scatter_add(1, ids_RM.clamp(0, highest), changes_RM)
 
 
 def leave_some(scores_RV: Tensor, before_RV: Tensor) -> Tensor:
@@ -155,14 +160,15 @@ def leave_some(scores_RV: Tensor, before_RV: Tensor) -> Tensor:
     return torch.where(empty_R1, before_RV, scores_RV)
 
 
-def penalize(scores_RV: Tensor, history_RL: Tensor, penalties_R: Tensor) -> Tensor:
-    """Return scores_RV with those of the tokens in the history made smaller, as transformers does.
+def penalize(scores_RV: Tensor, ids_RL: Tensor, penalties_R: Tensor) -> Tensor:
+    """Return scores_RV with those of ids_RL made smaller, once each, as transformers does.
 
-    Positive ones are divided by the penalty, negative ones multiplied.
+    Positive ones are divided by the penalty, negative ones multiplied. An id that has no score is
+    passed over.
     """
     num_rows, size = scores_RV.shape
     seen_RV = torch.zeros(num_rows, size + 1, dtype=torch.bool, device=scores_RV.device)
-    ids_RL = history_RL.masked_fill(history_RL == BREAK, size)
+    ids_RL = ids_RL.masked_fill((ids_RL < 0) | (ids_RL >= size), size)
     seen_RV = seen_RV.scatter(1, ids_RL, torch.ones_like(ids_RL, dtype=torch.bool))[:, :-1]
     penalties_R1 = penalties_R[:, None].to(scores_RV.dtype)
     smaller_RV = torch.where(scores_RV < 0, scores_RV * penalties_R1, scores_RV / penalties_R1)
@@ -170,10 +176,8 @@ def penalize(scores_RV: Tensor, history_RL: Tensor, penalties_R: Tensor) -> Tens
 
 
 def restrict(scores_RV: Tensor, allowed_RV: Tensor) -> Tensor:
-    """Return scores_RV in which only allowed tokens can be chosen, and each of them can."""
-    least, most = torch.finfo(scores_RV.dtype).min, torch.finfo(scores_RV.dtype).max
-    scores_RV = scores_RV.nan_to_num(nan=least, posinf=most, neginf=least)
-    return scores_RV.masked_fill(~allowed_RV, -torch.inf)
+    """Return scores_RV in which only allowed tokens can be chosen."""
+    return torch.where(allowed_RV, scores_RV, -torch.inf)
 
 
 def decide(logprobs_RV: Tensor, yes_R: Tensor, no_R: Tensor) -> tuple[Tensor, Tensor]:
@@ -246,7 +250,7 @@ def keep_top_p(scores_RV: Tensor, p_R: Tensor) -> Tensor:
     num_least_R1 = (kept_RK & (ranked_RK == least_R1)).sum(dim=-1, keepdim=True)
     is_least_RV = probabilities_RV == least_R1
     beyond_RV = (probabilities_RV < least_R1) | (
-        is_least_RV & (is_least_RV.cumsum(dim=-1) > num_least_R1)
+        is_least_RV & (is_least_RV.cumsum(dim=-1, dtype=torch.int32) > num_least_R1)
     )
     return scores_RV.masked_fill(beyond_RV & (p_R1 < 1), -torch.inf)
 
