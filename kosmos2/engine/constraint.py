@@ -144,7 +144,7 @@ class BoxConstraint:
 
     def allowed(self, state: State, room: int) -> Allowed:
         """Return the ids that may follow; none after `</object>`."""
-        if state.place in (Place.TEXT, Place.END):
+        if state.place is Place.TEXT:
             return ()
         if state.place is Place.CLOSED and self.allow_absent:
             return Gate(yes=self.vocabulary.tag(Tag.OBJECT), no=self.vocabulary.eos)
@@ -253,8 +253,6 @@ class CaptionConstraint:
             case Place.CLOSED if self.allow_absent:
                 ((go_on, *_),) = self._in_text(num_words, room) or _one(self.vocabulary.eos)
                 return Gate(yes=self.vocabulary.tag(Tag.OBJECT), no=go_on)
-            case Place.END:
-                return ()
         return self.grammar.allowed(state.markup, room - self._needed[num_words])
 
     def _in_text(self, num_words: int, room: int) -> Ids:

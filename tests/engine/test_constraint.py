@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+import random
+from collections.abc import Iterator, Sequence
+from itertools import chain, combinations, pairwise
 
 import pytest
 from engine_cases import (
@@ -18,11 +19,16 @@ from engine_cases import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from slow_constraints import SlowBoxes, SlowCaption
 
 from kosmos2.engine import FREE, BoxConstraint, CaptionConstraint, Constraint, Free
+from kosmos2.engine.constraint import Allowed, Gate, GrammarConstraint
 from kosmos2.errors import RequestError
+from kosmos2.vocab.special import Vocabulary
 
 BINS = VOCABULARY.bins
+AMPLE = 10_000
+BOX = (VOCABULARY.location(5), VOCABULARY.location(15))
 captions = st.lists(st.integers(3, VOCABULARY.mask - 1), min_size=1, max_size=8).map(tuple)
 
 
@@ -44,67 +50,42 @@ def groups(draw: st.DrawFn, max_boxes: int = 3) -> list[int]:
     return [*ids, OBJECT_END]
 
 
-def walk(form: BoxConstraint | CaptionConstraint, data: st.DataObject) -> list[int]:
-    """Return a text made of any allowed ids; it ends, and not too late."""
-    ids: list[int] = []
-    while allowed := form.allowed(ids):
-        ids.append(data.draw(st.sampled_from(list(allowed))))
-        assert len(ids) <= form.longest
+def listed(allowed: Allowed) -> list[int]:
+    """Return the ids that may follow."""
+    assert allowed is not None
+    if isinstance(allowed, Gate):
+        return [allowed.no, allowed.yes]
+    return [id for ids in allowed for id in ids]
+
+
+def after(form: Constraint, ids: Sequence[int], room: int = AMPLE) -> list[int]:
+    """Return the ids that may follow some new tokens."""
+    state = form.start(())
+    for id in ids:
+        state = form.advance(state, id)
+    return listed(form.allowed(state, room))
+
+
+def walk(form: Constraint, room: int, rng: random.Random) -> list[int]:
+    """Return what random logits write under a constraint, without the end of text."""
+    state, ids = form.start(()), []
+    while len(ids) < room and (allowed := form.allowed(state, room - len(ids))):
+        # Tags are few, locations are many: each range is as likely as the others.
+        runs = [listed(allowed)] if isinstance(allowed, Gate) else allowed
+        id = rng.choice(rng.choice(runs))
+        if id == VOCABULARY.eos:
+            break
+        state = form.advance(state, id)
+        ids.append(id)
     return ids
 
 
 def assert_accepts(form: Constraint, ids: Sequence[int]) -> None:
+    state = form.start(())
     for at, id in enumerate(ids):
-        allowed = form.allowed(ids[:at])
-        assert allowed is not None and id in allowed
-    assert form.allowed(ids) is not None and not form.allowed(ids)
-
-
-@given(st.data(), st.integers(1, 4))
-def test_any_walk_through_a_box_constraint_is_an_object_group(
-    data: st.DataObject, max_boxes: int
-) -> None:
-    form = BoxConstraint(vocabulary=VOCABULARY, max_boxes=max_boxes)
-    ids = walk(form, data)
-    assert is_group(ids, max_boxes)
-
-
-@given(groups())
-def test_a_box_constraint_accepts_every_object_group(ids: list[int]) -> None:
-    assert_accepts(BoxConstraint(vocabulary=VOCABULARY, max_boxes=3), ids)
-
-
-@given(st.data(), captions)
-def test_any_walk_in_free_mode_is_the_caption_grounded(
-    data: st.DataObject, caption: tuple[int, ...]
-) -> None:
-    form = CaptionConstraint(caption_ids=caption, vocabulary=VOCABULARY, max_boxes=2)
-    ids = walk(form, data)
-    assert is_grounded(ids, caption, max_boxes=2)
-
-
-@given(st.data(), captions)
-def test_any_walk_opens_and_closes_phrases_at_borders_alone(
-    data: st.DataObject, caption: tuple[int, ...]
-) -> None:
-    borders = tuple(data.draw(st.sets(st.integers(0, len(caption) - 1))))
-    form = CaptionConstraint(
-        caption_ids=caption, vocabulary=VOCABULARY, borders=borders, max_boxes=2
-    )
-    ids = walk(form, data)
-    assert is_grounded(ids, caption, max_boxes=2)
-    assert all({start, stop} <= {*borders, len(caption)} for start, stop in phrases(ids))
-
-
-@given(st.data(), captions)
-def test_any_walk_with_spans_has_exactly_these_phrases(
-    data: st.DataObject, caption: tuple[int, ...]
-) -> None:
-    spans = data.draw(spans_of(caption))
-    form = CaptionConstraint(caption_ids=caption, vocabulary=VOCABULARY, spans=spans, max_boxes=2)
-    ids = walk(form, data)
-    assert is_grounded(ids, caption, max_boxes=2)
-    assert phrases(ids) == spans
+        assert id in listed(form.allowed(state, len(ids) - at))
+        state = form.advance(state, id)
+    assert form.allowed(state, 1) == ()
 
 
 def phrases(ids: Sequence[int]) -> tuple[tuple[int, int], ...]:
@@ -118,8 +99,137 @@ def phrases(ids: Sequence[int]) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
+# --- the same as the slow constraints
+
+
+SMALL = Vocabulary(num_pieces=4, bins=2)
+
+
+def nodes(slow: SlowBoxes | SlowCaption) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield every beginning of a text, with what may follow; of the cells, the first and last."""
+    stack: list[list[int]] = [[]]
+    while stack:
+        ids = stack.pop()
+        following = list(slow.allowed(ids))
+        yield ids, following
+        cells = [id for id in following if id >= SMALL.first_location]
+        stack += [[*ids, id] for id in following if id not in cells[1:-1]]
+
+
+def subsets(items: Sequence[int]) -> list[tuple[int, ...]]:
+    return list(chain.from_iterable(combinations(items, size) for size in range(len(items) + 1)))
+
+
+@pytest.mark.parametrize("max_boxes", [1, 2, 3])
+def test_boxes_are_those_of_the_slow_constraint(max_boxes: int) -> None:
+    fast = BoxConstraint(vocabulary=SMALL, max_boxes=max_boxes)
+    for ids, following in nodes(SlowBoxes(SMALL, max_boxes)):
+        assert after(fast, ids) == sorted(following)
+
+
+@pytest.mark.parametrize("caption", [(4,), (4, 5), (5, 5), (3, 4, 5)])
+def test_free_captions_are_those_of_the_slow_constraint(caption: tuple[int, ...]) -> None:
+    num_nodes = 0
+    for borders in [FREE, *subsets(range(len(caption)))]:
+        fast = CaptionConstraint(
+            caption_ids=caption, vocabulary=SMALL, borders=borders, max_boxes=1
+        )
+        for ids, following in nodes(SlowCaption(caption, SMALL, FREE, borders, 1)):
+            assert after(fast, ids) == sorted(following)
+            num_nodes += 1
+    assert num_nodes > 10 ** len(caption)
+
+
+@pytest.mark.parametrize("caption", [(4,), (4, 5), (5, 5), (3, 4, 5)])
+def test_captions_with_spans_are_those_of_the_slow_constraint(caption: tuple[int, ...]) -> None:
+    borders = range(len(caption) + 1)
+    for chosen in subsets(borders):
+        for spans in {tuple(pairwise(chosen)), tuple(pairwise(chosen))[::2]}:
+            fast = CaptionConstraint(
+                caption_ids=caption, vocabulary=SMALL, spans=spans, max_boxes=2
+            )
+            for ids, following in nodes(SlowCaption(caption, SMALL, spans, FREE, 2)):
+                assert after(fast, ids) == sorted(following)
+
+
+# --- walks of random logits
+
+
+@given(st.integers(1, 4), st.integers(4, 20), st.randoms(use_true_random=False))
+def test_any_walk_through_a_box_constraint_is_an_object_group(
+    max_boxes: int, room: int, rng: random.Random
+) -> None:
+    form = BoxConstraint(vocabulary=VOCABULARY, max_boxes=max_boxes)
+    assert is_group(walk(form, room, rng), max_boxes)
+    assert len(walk(form, AMPLE, rng)) <= form.longest
+
+
+@given(st.data(), captions, st.randoms(use_true_random=False))
+def test_any_walk_opens_and_closes_phrases_at_borders_alone(
+    data: st.DataObject, caption: tuple[int, ...], rng: random.Random
+) -> None:
+    borders = tuple(data.draw(st.sets(st.integers(0, len(caption) - 1))))
+    form = CaptionConstraint(
+        caption_ids=caption, vocabulary=VOCABULARY, borders=borders, max_boxes=2
+    )
+    ids = walk(form, AMPLE, rng)
+    assert is_grounded(ids, caption, max_boxes=2)
+    assert all({start, stop} <= {*borders, len(caption)} for start, stop in phrases(ids))
+
+
+@given(st.data(), captions, st.randoms(use_true_random=False))
+def test_any_walk_with_spans_has_exactly_these_phrases(
+    data: st.DataObject, caption: tuple[int, ...], rng: random.Random
+) -> None:
+    spans = data.draw(spans_of(caption))
+    form = CaptionConstraint(caption_ids=caption, vocabulary=VOCABULARY, spans=spans, max_boxes=2)
+    ids = walk(form, data.draw(st.integers(form.shortest, form.shortest + 9)), rng)
+    assert is_grounded(ids, caption, max_boxes=2)
+    assert phrases(ids) == spans
+
+
+@pytest.mark.parametrize("mode", ["free", "spans"])
+def test_half_a_million_random_steps_ground_the_caption_within_any_room(mode: str) -> None:
+    rng, num_steps, num_phrases = random.Random(0), 0, 0
+    while num_steps < 500_000:
+        caption = tuple(rng.choices(range(3, VOCABULARY.mask), k=rng.randint(1, 30)))
+        borders = sorted(rng.sample(range(len(caption) + 1), rng.randint(0, len(caption) + 1)))
+        spans = FREE if mode == "free" else tuple(pairwise(borders))[:: rng.choice([1, 2])]
+        form = CaptionConstraint(
+            caption_ids=caption, vocabulary=VOCABULARY, spans=spans, max_boxes=3
+        )
+        room = form.shortest + rng.randint(0, 40)
+        ids = walk(form, room, rng)
+        assert is_grounded(ids, caption, max_boxes=3)
+        assert spans is FREE or phrases(ids) == spans
+        assert len(ids) <= min(room, form.longest)
+        num_steps += len(ids)
+        num_phrases += ids.count(PHRASE)
+    assert num_phrases > 10_000
+
+
+@given(st.integers(1, 60), st.lists(st.integers(0, 60), max_size=9), st.randoms())
+def test_free_text_under_the_grammar_has_only_groups_of_closed_phrases(
+    room: int, prompt: list[int], rng: random.Random
+) -> None:
+    form = GrammarConstraint(vocabulary=VOCABULARY, max_boxes=2)
+    assert form.free_text
+    ids = walk(form, room, rng)
+    words = [id for id in ids if id < VOCABULARY.mask]
+    assert is_grounded(ids, words, max_boxes=2)
+    assert form.start(prompt) == form.grammar.start(prompt)
+
+
+# --- what is accepted
+
+
+@given(groups())
+def test_a_box_constraint_accepts_every_object_group(ids: list[int]) -> None:
+    assert_accepts(BoxConstraint(vocabulary=VOCABULARY, max_boxes=3), ids)
+
+
 @given(st.data(), captions, st.booleans())
-def test_every_grounding_of_the_caption_is_accepted(
+def test_every_grounding_of_the_caption_is_accepted_with_just_the_room_for_it(
     data: st.DataObject, caption: tuple[int, ...], free: bool
 ) -> None:
     spans = data.draw(spans_of(caption))
@@ -134,22 +244,110 @@ def test_every_grounding_of_the_caption_is_accepted(
     assert_accepts(form, ids)
 
 
+@given(st.data(), captions, st.integers(1, 2), st.randoms(use_true_random=False))
+def test_with_given_spans_only_cells_and_the_number_of_boxes_are_chosen(
+    data: st.DataObject, caption: tuple[int, ...], max_boxes: int, rng: random.Random
+) -> None:
+    spans = data.draw(spans_of(caption))
+    form = CaptionConstraint(
+        caption_ids=caption, vocabulary=VOCABULARY, spans=spans, max_boxes=max_boxes
+    )
+    ids = walk(form, AMPLE, rng)
+    for at in range(len(ids)):
+        choice = after(form, ids[:at])
+        is_cell = VOCABULARY.cell_of(ids[at]) is not None
+        assert all((VOCABULARY.cell_of(id) is not None) == is_cell for id in choice)
+        assert is_cell or len(choice) == 1 or (choice, max_boxes) == ([OBJECT_END, DELIMITER], 2)
+
+
 def test_only_what_is_open_is_left_to_the_model() -> None:
     form = CaptionConstraint(caption_ids=(10, 11), vocabulary=VOCABULARY, max_boxes=2)
-    box = [VOCABULARY.location(5), VOCABULARY.location(15)]
-    assert set(form.allowed([])) == {PHRASE, 10}
-    assert set(form.allowed([PHRASE])) == {10}
-    assert set(form.allowed([PHRASE, 10])) == {PHRASE_END, 11}
-    assert set(form.allowed([PHRASE, 10, 11])) == {PHRASE_END}
-    assert set(form.allowed([PHRASE, 10, PHRASE_END])) == {OBJECT}
+    assert after(form, []) == [10, PHRASE]
+    assert after(form, [PHRASE]) == [10]
+    assert after(form, [PHRASE, 10]) == [11, PHRASE_END]
+    assert after(form, [PHRASE, 10, 11]) == [PHRASE_END]
+    assert after(form, [PHRASE, 10, PHRASE_END]) == [OBJECT]
     opened = [PHRASE, 10, PHRASE_END, OBJECT]
-    assert len(form.allowed(opened)) == BINS * BINS
-    assert set(form.allowed([*opened, box[0]])) == {
+    assert len(after(form, opened)) == BINS * BINS
+    assert after(form, [*opened, BOX[0]]) == [
         VOCABULARY.location(y * BINS + x) for y in (1, 2, 3) for x in (1, 2, 3)
-    }
-    assert set(form.allowed([*opened, *box])) == {DELIMITER, OBJECT_END}
-    assert set(form.allowed([*opened, *box, DELIMITER, *box])) == {OBJECT_END}
-    assert set(form.allowed([*opened, *box, OBJECT_END])) == {PHRASE, 11}
+    ]
+    assert after(form, [*opened, *BOX]) == [OBJECT_END, DELIMITER]
+    assert after(form, [*opened, *BOX, DELIMITER, *BOX]) == [OBJECT_END]
+    assert after(form, [*opened, *BOX, OBJECT_END]) == [11, PHRASE]
+
+
+def test_detours_are_open_while_there_is_room_for_them_and_the_rest() -> None:
+    form = CaptionConstraint(caption_ids=(10, 11), vocabulary=VOCABULARY, max_boxes=2)
+    assert [after(form, [], room) for room in (1, 2, 7, 8)] == [[10]] * 3 + [[10, PHRASE]]
+    boxed = [PHRASE, 10, PHRASE_END, OBJECT, *BOX]
+    both = [OBJECT_END, DELIMITER]
+    assert [after(form, boxed, room) for room in (1, 2, 4, 5)] == [[OBJECT_END]] * 3 + [both]
+    spans = CaptionConstraint(
+        caption_ids=(10, 11), vocabulary=VOCABULARY, spans=((0, 1), (1, 2)), max_boxes=2
+    )
+    assert (form.shortest, spans.shortest) == (2, 14)
+    assert [after(spans, boxed, room) for room in (8, 10, 11)] == [[OBJECT_END]] * 2 + [both]
+
+
+# --- phrases that are absent
+
+
+def test_a_phrase_may_be_absent_before_its_first_box() -> None:
+    form = BoxConstraint(vocabulary=VOCABULARY, max_boxes=1, allow_absent=True)
+    state = form.start(())
+    gate = Gate(yes=OBJECT, no=VOCABULARY.eos)
+    assert form.allowed(state, 1) == form.allowed(state, AMPLE) == gate
+    assert form.allowed(form.advance(state, VOCABULARY.eos), 9) == ()
+    assert after(form, [OBJECT, *BOX]) == [OBJECT_END]
+    assert after(form, [OBJECT, *BOX, OBJECT_END]) == []
+
+
+def test_phrases_of_a_caption_may_be_absent_one_by_one() -> None:
+    form = CaptionConstraint(
+        caption_ids=(10, 11, 12),
+        vocabulary=VOCABULARY,
+        spans=((0, 1), (1, 2), (2, 3)),
+        max_boxes=1,
+        allow_absent=True,
+    )
+    state = form.start(())
+    for id in [PHRASE, 10, PHRASE_END]:
+        state = form.advance(state, id)
+    assert form.allowed(state, AMPLE) == Gate(yes=OBJECT, no=PHRASE)
+    for id in [PHRASE, 11, PHRASE_END, OBJECT, *BOX, OBJECT_END, PHRASE, 12, PHRASE_END]:
+        assert id in listed(form.allowed(state, AMPLE))
+        state = form.advance(state, id)
+    assert form.allowed(state, AMPLE) == Gate(yes=OBJECT, no=VOCABULARY.eos)
+    assert form.allowed(form.advance(state, VOCABULARY.eos), AMPLE) == ()
+
+
+def test_behind_an_absent_phrase_the_caption_goes_on() -> None:
+    form = CaptionConstraint(
+        caption_ids=(10, 11), vocabulary=VOCABULARY, spans=((0, 1),), allow_absent=True
+    )
+    state = form.start(())
+    for id in [PHRASE, 10, PHRASE_END]:
+        state = form.advance(state, id)
+    assert form.allowed(state, AMPLE) == Gate(yes=OBJECT, no=11)
+    assert form.allowed(form.advance(state, 11), AMPLE) == ()
+
+
+@given(st.data(), captions, st.randoms(use_true_random=False))
+def test_a_caption_of_present_and_absent_phrases_keeps_its_words(
+    data: st.DataObject, caption: tuple[int, ...], rng: random.Random
+) -> None:
+    spans = data.draw(spans_of(caption))
+    form = CaptionConstraint(
+        caption_ids=caption, vocabulary=VOCABULARY, spans=spans, max_boxes=2, allow_absent=True
+    )
+    ids = walk(form, form.shortest, rng)
+    assert tuple(id for id in ids if id < VOCABULARY.mask) == caption
+    assert phrases(ids) == spans
+    assert ids.count(OBJECT) == ids.count(OBJECT_END) <= len(spans)
+
+
+# --- what is refused
 
 
 @pytest.mark.parametrize(
@@ -163,6 +361,7 @@ def test_only_what_is_open_is_left_to_the_model() -> None:
         ({"spans": ((0, 2), (1, 3))}, "not overlapping"),
         ({"spans": ((2, 4),)}, "within the 3 tokens"),
         ({"borders": (0, 3)}, r"the 3 tokens of the caption, got \(0, 3\)"),
+        ({"allow_absent": True}, "only where they are given"),
     ],
 )
 def test_an_impossible_caption_is_refused(wrong: dict[str, object], message: str) -> None:
@@ -171,6 +370,9 @@ def test_an_impossible_caption_is_refused(wrong: dict[str, object], message: str
         CaptionConstraint(**{**settings, **wrong})  # type: ignore[arg-type]
 
 
-def test_a_group_of_no_boxes_is_refused() -> None:
+@pytest.mark.parametrize("form", [BoxConstraint, GrammarConstraint])
+def test_a_group_of_no_boxes_is_refused(
+    form: type[BoxConstraint] | type[GrammarConstraint],
+) -> None:
     with pytest.raises(RequestError, match="at least 1, got 0"):
-        BoxConstraint(vocabulary=VOCABULARY, max_boxes=0)
+        form(vocabulary=VOCABULARY, max_boxes=0)
