@@ -7,7 +7,7 @@ where the device is the CPU itself. A score of -inf is a token that cannot be ch
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from hashlib import blake2b
 
@@ -121,6 +121,39 @@ class Sampling:
         return (int.from_bytes(blake2b(counter, digest_size=8).digest(), "little") >> 11) / 2**53
 
 
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """Keep the `width` best texts at each step, and answer with the best that came to its end.
+
+    As in transformers: rules act on log-probabilities, the score of a text is their sum over
+    (number of tokens, its end included) ** length_penalty, and the search is over when `width`
+    texts have ended and none that goes on has a better score than the worst of them. One beam is
+    the greedy text. Tokens that a constraint forces count in neither sum nor number.
+
+    Under `NoRepeat.ORIGINAL`, without a constraint, as in the original: the search is over when
+    `width` texts have ended, the prompt counts in sum and number, and a text without room for
+    more is scored with its end.
+    """
+
+    width: int
+    _: KW_ONLY
+    length_penalty: float = 1.0
+    """Above 0 prefers long texts, below 0 short ones."""
+    num_best: int = 1
+    """How many answers to return: the others are in `Generation.others`."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise RequestError(f"width must be at least 1, got {self.width}. 1 is Greedy().")
+        if not 1 <= self.num_best <= self.width:
+            raise RequestError(
+                f"num_best must be in 1..width ({self.width}), got {self.num_best}. "
+                "Take a wider search for more answers."
+            )
+        if not math.isfinite(self.length_penalty):
+            raise RequestError(f"length_penalty must be finite, got {self.length_penalty}")
+
+
 # --- rules
 
 
@@ -221,7 +254,8 @@ def draw(scores_RV: Tensor, draws: Draws) -> Tensor:
 def cool(scores_RV: Tensor, temperature_R: Tensor) -> Tensor:
     """Return scores_RV over the temperature, moved so that the highest is 0."""
     highest_R1 = scores_RV.amax(dim=-1, keepdim=True)
-    return (scores_RV - highest_R1) / temperature_R[:, None].to(scores_RV.dtype)
+    temperature_R1 = temperature_R[:, None].to(scores_RV.dtype)
+    return (scores_RV - highest_R1) / temperature_R1.clamp(min=torch.finfo(scores_RV.dtype).tiny)
 
 
 def keep_top_k(scores_RV: Tensor, k_R: Tensor, most_k: int) -> Tensor:

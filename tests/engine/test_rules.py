@@ -7,21 +7,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-import torch
 from engine_cases import (
-    CONFIG,
-    NUM_LATENTS,
     OBJECT,
     OBJECT_END,
     VOCABULARY,
-    Scripted,
+    engine_of,
     network,
     next_logits,
     prompt,
+    scripted,
 )
 
 from kosmos2.engine import (
-    Engine,
     Generation,
     NoRepeat,
     Request,
@@ -38,7 +35,7 @@ SEEDS = range(4)
 
 
 def answer(seed: int, request: Request) -> Generation:
-    return Engine(network(seed), VOCABULARY).generate([request])[0]
+    return engine_of(network(seed)).generate([request])[0]
 
 
 # --- the original, from the description of its algorithm
@@ -95,8 +92,8 @@ def test_only_the_original_goes_on_after_an_end_of_text_as_first_token() -> None
     script = [EOS, 7, 8, EOS]
     ends = {}
     for mode in NoRepeat:
-        scripted = Engine(Scripted(script, otherwise=30), VOCABULARY)
-        ends[mode] = scripted.generate([prompt(0, 0, 2, rules=Rules(no_repeat=mode))])[0]
+        request = prompt(0, 0, 2, rules=Rules(no_repeat=mode))
+        ends[mode] = scripted(script, otherwise=30).generate([request])[0]
     assert {mode: end.ids for mode, end in ends.items()} == {
         NoRepeat.WORDS: (),
         NoRepeat.ORIGINAL: (EOS, 7, 8),
@@ -110,9 +107,8 @@ def test_only_the_original_goes_on_after_an_end_of_text_as_first_token() -> None
 
 
 def scripted_ids(script: Sequence[int], request: Request, otherwise: int = 30) -> tuple[int, ...]:
-    model = Scripted(script, otherwise)
     request = replace(request, max_new_tokens=len(script))
-    return Engine(model, VOCABULARY).generate([request])[0].ids
+    return scripted(script, otherwise).generate([request])[0].ids
 
 
 def test_words_do_not_repeat_but_boxes_may() -> None:
@@ -141,12 +137,7 @@ def test_image_slots_count_as_words_only_in_the_references(mode: str, third: int
     # As in both references, where the slots hold the ids of the first words.
     request = prompt(0, 1, 0, rules=Rules(no_repeat=NoRepeat(mode)))
     assert request.ids[2:5] == (4, 5, 6)
-    generated = scripted_ids([4, 5, 6], request=replace(request, latents_NQD=_float_latents()))
-    assert generated == (4, 5, third)
-
-
-def _float_latents() -> torch.Tensor:
-    return torch.zeros(1, NUM_LATENTS, CONFIG.text.width)
+    assert scripted_ids([4, 5, 6], request) == (4, 5, third)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,455 @@
+"""Choosing for many rows at once, against the plainest way to choose for one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+)
+
+from kosmos2.engine import Greedy, NoRepeat, Request, Rules, Sampling
+from kosmos2.engine.chooser import Chooser
+from kosmos2.engine.constraint import Allowed, Gate
+from kosmos2.vocab.special import Vocabulary
+
+VOCABULARY = Vocabulary(num_pieces=8, bins=3)
+SIZE, FIRST = VOCABULARY.size, VOCABULARY.first_location
+CPU = torch.device("cpu")
+WORDS = range(4, VOCABULARY.mask)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A constraint of which the chooser needs to know one thing only."""
+
+    free_text: bool
+
+    def start(self, prompt_ids: Sequence[int]) -> Hashable:
+        raise NotImplementedError
+
+    def advance(self, state: Hashable, id: int) -> Hashable:
+        raise NotImplementedError
+
+    def allowed(self, state: Hashable, room: int) -> Allowed:
+        raise NotImplementedError
+
+
+@dataclass
+class Case:
+    """A row: its request, what was pushed, what may follow, and what the network says."""
+
+    request: Request
+    pushed: list[int]
+    allowed: Allowed
+    logits_V: Tensor = field(repr=False)
+
+
+def request(ids: Sequence[int], **settings: object) -> Request:
+    given = {"image_mask": (False,) * len(ids), "max_new_tokens": 9, **settings}
+    return Request(ids=tuple(ids), **given)  # type: ignore[arg-type]
+
+
+def chosen(cases: Sequence[Case]) -> list[tuple[int, float, float]]:
+    """Return id, logprob and mass of each case, all chosen at once."""
+    chooser, slots = Chooser(VOCABULARY, CPU), range(len(cases))
+    for slot, case in enumerate(cases):
+        chooser.put(slot, case.request)
+        chooser.push(slot, case.pushed)
+    logits_RV = torch.stack([case.logits_V for case in cases])
+    before_RV = logits_RV.clone()
+    answer = chooser.choose(logits_RV, slots, [case.allowed for case in cases]).host()
+    torch.testing.assert_close(logits_RV, before_RV, rtol=0, atol=0, equal_nan=True)
+    return list(zip(*answer, strict=True))
+
+
+# --- the plainest way
+
+
+def slow_choice(case: Case) -> tuple[int, float, float]:
+    logprobs = case.logits_V.log_softmax(-1).tolist()
+    if isinstance(case.allowed, Gate):
+        probability = math.exp(logprobs[case.allowed.yes])
+        if probability >= 0.5:
+            return case.allowed.yes, math.log(probability), _slow_mass(logprobs, case.allowed.yes)
+        return case.allowed.no, math.log1p(-probability), _slow_mass(logprobs, case.allowed.no)
+    scores = slow_scores(case, case.logits_V.tolist())
+    sampling = case.request.sampling
+    if isinstance(sampling, Greedy):
+        id = scores.index(max(scores))
+    else:
+        id = slow_draw(scores, sampling, sampling.uniform(len(case.pushed)))
+    return id, logprobs[id], _slow_mass(logprobs, id)
+
+
+def slow_scores(case: Case, scores: list[float]) -> list[float]:
+    """Return the scores after the rules, as the engine of issue 1 had them, and the new ones."""
+    assert not isinstance(case.allowed, Gate)
+    allowed = set(range(SIZE)) if case.allowed is None else set().union(*case.allowed)
+    forbidden: set[int] = set()
+    constraint, rules = case.request.constraint, case.request.rules
+    if case.allowed is None or constraint is None or constraint.free_text:
+        history = slow_history(case)
+        scores = _slow_penalty(scores, history, rules.repetition_penalty)
+        original = rules.no_repeat is NoRepeat.ORIGINAL
+        if rules.no_repeat is not NoRepeat.OFF and (case.pushed or not original):
+            forbidden = slow_repeats(history, rules.ngram_size)
+        if rules.no_repeat is not NoRepeat.TRANSFORMERS:
+            forbidden.add(VOCABULARY.pad)
+    left = allowed - forbidden or allowed
+    return [score if id in left else -math.inf for id, score in enumerate(scores)]
+
+
+def slow_history(case: Case) -> list[int | None]:
+    """Return the tokens of a row, None for those that no rule counts."""
+    mask = [*case.request.image_mask, *[False] * len(case.pushed)]
+    tokens = [*case.request.ids, *case.pushed]
+    if case.request.rules.no_repeat in (NoRepeat.ORIGINAL, NoRepeat.TRANSFORMERS):
+        return list(tokens)
+    return [
+        id if VOCABULARY.is_piece(id) and not in_image else None
+        for id, in_image in zip(tokens, mask, strict=True)
+    ]
+
+
+def slow_repeats(history: list[int | None], size: int) -> set[int]:
+    if size < 1 or len(history) < size:
+        return set()
+    tail = history[len(history) - size + 1 :]
+    if None in tail:
+        return set()
+    found = set()
+    for at in range(len(history) - size + 1):
+        end = history[at + size - 1]
+        if history[at : at + size - 1] == tail and end is not None:
+            found.add(end)
+    return found
+
+
+def _slow_penalty(scores: list[float], history: list[int | None], penalty: float) -> list[float]:
+    return [
+        score if id not in history else score * penalty if score < 0 else score / penalty
+        for id, score in enumerate(scores)
+    ]
+
+
+def slow_draw(scores: list[float], sampling: Sampling, uniform: float) -> int:
+    weights = torch.tensor(scores, dtype=torch.float64) / sampling.temperature
+    if 0 < sampling.top_k < SIZE:
+        kth = sorted(weights.tolist(), reverse=True)[sampling.top_k - 1]
+        weights[weights < kth] = -math.inf
+    if sampling.top_p < 1:
+        probabilities, mass = weights.softmax(-1).tolist(), 0.0
+        for id in sorted(range(SIZE), key=lambda id: (-probabilities[id], id)):
+            weights[id] = -math.inf if mass >= sampling.top_p else weights[id]
+            mass += probabilities[id]
+    probabilities = weights.softmax(-1)
+    probabilities[probabilities < sampling.min_p * probabilities.max()] = 0
+    rest = uniform * float(probabilities.sum())
+    for id, probability in enumerate(probabilities.tolist()):
+        rest -= probability
+        if rest < 0:
+            return id
+    raise AssertionError(rest)
+
+
+def _slow_mass(logprobs: list[float], id: int) -> float:
+    cell = VOCABULARY.cell_of(id)
+    if cell is None:
+        return math.nan
+    here = divmod(cell, VOCABULARY.bins)
+    near = [
+        other
+        for other in range(VOCABULARY.num_locations)
+        if all(abs(a - b) <= 1 for a, b in zip(divmod(other, VOCABULARY.bins), here, strict=True))
+    ]
+    return min(1.0, sum(math.exp(logprobs[FIRST + other]) for other in near))
+
+
+# --- cases of every kind
+
+rules = st.builds(
+    Rules,
+    no_repeat=st.sampled_from(NoRepeat),
+    ngram_size=st.integers(0, 3),
+    repetition_penalty=st.sampled_from([1.0, 1.0, 0.7, 1.8]),
+)
+samplings = st.one_of(
+    st.just(Greedy()),
+    st.builds(
+        Sampling,
+        seed=st.integers(0, 2**64 - 1),
+        temperature=st.sampled_from([0.3, 1.0, 2.5]),
+        top_k=st.sampled_from([0, 1, 4, SIZE, 999]),
+        top_p=st.sampled_from([1.0, 0.35, 0.85]),
+        min_p=st.sampled_from([0.0, 0.13]),
+    ),
+)
+ranges = st.sets(st.integers(0, SIZE - 1), min_size=1, max_size=SIZE).map(
+    lambda ids: tuple(range(id, id + 1) for id in sorted(ids))
+)
+gates = st.lists(st.integers(0, SIZE - 1), min_size=2, max_size=2, unique=True).map(
+    lambda ids: Gate(*ids)
+)
+forms = st.one_of(st.none(), ranges, st.just((range(FIRST, SIZE),)), gates)
+few_words = st.one_of(st.integers(4, 6), st.integers(0, SIZE - 1))
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    ids = draw(st.lists(few_words, min_size=1, max_size=12))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    logits_V = 3 * torch.randn(SIZE, generator=generator)
+    if draw(st.booleans()):
+        logits_V[4:7] += 5
+    asked = request(
+        ids, rules=draw(rules), sampling=draw(samplings), constraint=Shape(draw(st.booleans()))
+    )
+    mask = tuple(draw(st.lists(st.booleans(), min_size=len(ids), max_size=len(ids))))
+    object.__setattr__(asked, "image_mask", mask)  # a picture is nothing to the chooser
+    if draw(st.booleans()):
+        object.__setattr__(asked, "constraint", None)
+    pushed = draw(st.lists(few_words, max_size=8))
+    return Case(asked, pushed, draw(forms), logits_V)
+
+
+@given(st.lists(cases(), min_size=1, max_size=6))
+@settings(max_examples=400)
+def test_every_row_is_chosen_for_as_in_the_plainest_way(batch: list[Case]) -> None:
+    for (id, logprob, mass), case in zip(chosen(batch), batch, strict=True):
+        expected_id, expected_logprob, expected_mass = slow_choice(case)
+        assert id == expected_id
+        assert logprob == pytest.approx(expected_logprob, abs=1e-5)
+        assert mass == pytest.approx(expected_mass, abs=1e-5, nan_ok=True)
+
+
+@given(st.lists(cases(), min_size=2, max_size=6), st.randoms())
+def test_a_row_has_the_same_bits_alone_and_among_any_mates(
+    batch: list[Case], random: object
+) -> None:
+    shuffled = list(batch)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    together = chosen(shuffled)
+    for case, answer in zip(shuffled, together, strict=True):
+        assert str(chosen([case])[0]) == str(answer)
+
+
+def test_a_row_has_the_same_bits_with_the_vocabulary_of_the_released_model() -> None:
+    vocabulary = Vocabulary(num_pieces=63_997)
+    locations = (range(vocabulary.first_location, vocabulary.size),)
+    boxes = Shape(free_text=False)
+    kinds: list[tuple[Request, Allowed]] = [
+        (request([0, 4, 5]), None),
+        (request([0, 4], sampling=Sampling(seed=1, top_p=0.9)), None),
+        (request([0, 4], sampling=Sampling(seed=2, top_k=50), constraint=boxes), locations),
+        (request([0, 4], sampling=Sampling(seed=3, temperature=4.0, top_p=0.99)), None),
+        (request([0, 4], constraint=boxes), locations),
+    ]
+    chooser = Chooser(vocabulary, CPU)
+    for slot, (asked, _) in enumerate(kinds):
+        chooser.put(slot, asked)
+    generator = torch.Generator().manual_seed(0)
+    logits_RV = 3 * torch.randn(len(kinds), vocabulary.size, generator=generator)
+    allowed = [each for _, each in kinds]
+    together = list(zip(*chooser.choose(logits_RV, range(5), allowed).host(), strict=True))
+    for row, form in enumerate(allowed):
+        alone = chooser.choose(logits_RV[row : row + 1], [row], [form]).host()
+        assert str(tuple(each[0] for each in alone)) == str(together[row])
+
+
+@given(st.lists(cases(), min_size=1, max_size=5))
+def test_scores_for_beams_are_log_probabilities_after_the_rules(batch: list[Case]) -> None:
+    chooser = Chooser(VOCABULARY, CPU)
+    for slot, case in enumerate(batch):
+        chooser.put(slot, case.request)
+        chooser.push(slot, case.pushed)
+    logits_RV = torch.stack([case.logits_V for case in batch])
+    scores_RV = chooser.scores(logits_RV, range(len(batch)), [case.allowed for case in batch])
+    for scores_V, case in zip(scores_RV, batch, strict=True):
+        if isinstance(case.allowed, Gate):
+            id, logprob, _ = slow_choice(case)
+            expected = [logprob if other == id else -math.inf for other in range(SIZE)]
+        else:
+            expected = slow_scores(case, case.logits_V.log_softmax(-1).tolist())
+        assert scores_V.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+@given(cases(), st.integers(1, 3), st.sampled_from([1.0, 1.6]))
+def test_scores_are_those_of_transformers_processors(case: Case, size: int, penalty: float) -> None:
+    theirs = LogitsProcessorList(
+        [RepetitionPenaltyLogitsProcessor(penalty), NoRepeatNGramLogitsProcessor(size)]
+    )
+    tokens = [*case.request.ids, *case.pushed]
+    logprobs_RV = case.logits_V.log_softmax(-1)[None]
+    asked = request(
+        case.request.ids,
+        rules=Rules(no_repeat=NoRepeat.TRANSFORMERS, ngram_size=size, repetition_penalty=penalty),
+    )
+    chooser = Chooser(VOCABULARY, CPU)
+    chooser.put(0, asked)
+    chooser.push(0, case.pushed)
+    ours_RV = chooser.scores(case.logits_V[None], [0], [None])
+    torch.testing.assert_close(ours_RV, theirs(torch.tensor([tokens]), logprobs_RV.clone()))
+
+
+# --- rows come, go and move
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_a_row_that_was_moved_or_copied_goes_on_as_if_it_had_always_been_there(
+    data: st.DataObject,
+) -> None:
+    chooser, rows = Chooser(VOCABULARY, CPU), dict[int, Case]()
+    slots = st.integers(0, 11)
+    for _ in range(data.draw(st.integers(1, 12))):
+        action = data.draw(st.sampled_from(["put", "push", "move", "reorder"]))
+        if action == "put" or not rows:
+            slot = data.draw(slots)
+            rows[slot] = data.draw(cases())
+            chooser.put(slot, rows[slot].request)
+            chooser.push(slot, rows[slot].pushed)
+            continue
+        held = st.sampled_from(sorted(rows))
+        if action == "push":
+            slot, ids = data.draw(held), data.draw(st.lists(few_words, max_size=150))
+            chooser.push(slot, ids)
+            rows[slot] = _longer(rows[slot], ids)
+        elif action == "move":
+            source, target = data.draw(held), data.draw(slots)
+            chooser.move(source, target)
+            rows[target] = rows[source]
+        else:
+            targets = data.draw(st.permutations(sorted(rows)))
+            sources = data.draw(st.lists(held, min_size=len(rows), max_size=len(rows)))
+            chooser.reorder(sources, targets)
+            rows |= dict(zip(targets, [rows[source] for source in sources], strict=True))
+    order = data.draw(st.permutations(sorted(rows)))
+    logits_RV = torch.stack([rows[slot].logits_V for slot in order])
+    answer = chooser.choose(logits_RV, order, [rows[slot].allowed for slot in order])
+    assert str(answer.host()[0]) == str([id for id, _, _ in chosen([rows[at] for at in order])])
+
+
+def _longer(case: Case, ids: Sequence[int]) -> Case:
+    return Case(case.request, [*case.pushed, *ids], case.allowed, case.logits_V)
+
+
+def test_a_slot_without_a_row_may_be_moved() -> None:
+    chooser = Chooser(VOCABULARY, CPU)
+    chooser.put(0, request([0, 4]))
+    chooser.move(3, 0)
+    chooser.put(0, request([0, 5]))
+    assert chooser.choose(torch.zeros(1, SIZE), [0], [None]).ids_R.tolist() == [0]
+
+
+# --- edges
+
+
+def one(logits: dict[int, float], allowed: Allowed = None, **settings: object) -> int:
+    """Return what is chosen where all tokens score 0 but some."""
+    logits_V = torch.zeros(SIZE)
+    for id, score in logits.items():
+        logits_V[id] = score
+    return chosen([Case(request([0, 4, 5, 6, 4, 5], **settings), [], allowed, logits_V)])[0][0]
+
+
+def test_of_equals_the_lowest_id_is_chosen() -> None:
+    assert one({}) == 0
+    assert one({7: 3.0, 9: 3.0, 8: 3.0}) == 7
+    assert one({7: 3.0, 9: 3.0}, (range(8, 12),)) == 9
+
+
+def test_rules_choose_among_what_is_allowed_only_where_text_is_free() -> None:
+    likes_6 = {6: 5.0, 7: 4.0}
+    assert one(likes_6) == 7
+    assert one(likes_6, (WORDS,), constraint=Shape(free_text=True)) == 7
+    assert one(likes_6, (WORDS,), constraint=Shape(free_text=False)) == 6
+
+
+def test_rules_never_leave_nothing() -> None:
+    free = Shape(free_text=True)
+    pad = VOCABULARY.pad
+    assert one({}, (range(6, 7),), constraint=free) == 6
+    assert one({}, (range(pad, pad + 1), range(6, 7)), constraint=free) == pad
+    everything = request(
+        list(range(SIZE)), rules=Rules(no_repeat=NoRepeat.TRANSFORMERS, ngram_size=1)
+    )
+    logits_V = torch.zeros(SIZE)
+    logits_V[5] = 1.0
+    assert chosen([Case(everything, [], None, logits_V)])[0][0] == 5
+
+
+@pytest.mark.parametrize("sampling", [Greedy(), Sampling(seed=0, top_p=0.5)])
+@pytest.mark.parametrize("score", [-math.inf, math.nan])
+def test_what_is_chosen_is_allowed_even_where_the_network_has_no_score_for_it(
+    score: float, sampling: Greedy | Sampling
+) -> None:
+    scores = dict.fromkeys(range(8, 12), score)
+    shape = Shape(free_text=False)
+    assert one(scores, (range(8, 12),), constraint=shape, sampling=sampling) in range(8, 12)
+
+
+def test_padding_is_chosen_under_the_rules_of_transformers_alone() -> None:
+    for mode in NoRepeat:
+        id = one({VOCABULARY.pad: 9.0, 8: 4.0}, rules=Rules(no_repeat=mode))
+        assert id == (VOCABULARY.pad if mode is NoRepeat.TRANSFORMERS else 8)
+
+
+def test_the_penalty_counts_image_slots_only_in_the_references() -> None:
+    for mode in NoRepeat:
+        asked = request([0, 4, 9], rules=Rules(no_repeat=mode, repetition_penalty=10.0))
+        object.__setattr__(asked, "image_mask", (False, True, False))
+        logits_V = torch.zeros(SIZE)
+        logits_V[[4, 9, 7]] = torch.tensor([3.0, 4.0, 2.0])
+        words_alone = mode in (NoRepeat.WORDS, NoRepeat.OFF)
+        assert chosen([Case(asked, [], None, logits_V)])[0][0] == (4 if words_alone else 7)
+
+
+def test_the_same_seed_draws_anew_at_every_step() -> None:
+    asked, logits_V = request([0], sampling=Sampling(seed=5)), torch.zeros(SIZE)
+    ids = [chosen([Case(asked, [8] * step, None, logits_V)])[0][0] for step in range(12)]
+    assert len(set(ids)) > 3
+    assert ids == [chosen([Case(asked, [9] * step, None, logits_V)])[0][0] for step in range(12)]
+
+
+def test_many_forms_do_not_fill_the_memory() -> None:
+    chooser = Chooser(VOCABULARY, CPU)
+    chooser.put(0, request([0], constraint=Shape(free_text=False)))
+    for number in range(600):
+        ids = [id for id in range(10) if number + 1 >> id & 1]
+        allowed = tuple(range(FIRST - id - 1, FIRST - id) for id in reversed(ids))
+        chosen_id = chooser.choose(torch.arange(SIZE)[None].float(), [0], [allowed]).ids_R
+        assert chosen_id.tolist() == [FIRST - 1 - ids[0]]
+    assert chooser._planner._mask.cache_info().currsize <= 256
+
+
+def test_a_choice_never_asks_the_device_for_a_value() -> None:
+    # Tensors of the device "meta" have no values: whoever asks for one fails.
+    meta = torch.device("meta")
+    chooser = Chooser(VOCABULARY, meta)
+    drawn = Sampling(seed=1, temperature=0.5, top_k=3, top_p=0.5, min_p=0.1)
+    penalty = Rules(repetition_penalty=1.5)
+    kinds: list[tuple[Request, Allowed]] = [
+        (request([0, 4, 5, 4, 5]), None),
+        (request([0, 4, 5, 4], sampling=drawn, rules=penalty), None),
+        (request([0, 4], constraint=Shape(free_text=True)), (range(4, 6),)),
+        (request([0, 4], constraint=Shape(free_text=False)), (range(4, 9),)),
+        (request([0, 4], constraint=Shape(free_text=False)), Gate(4, 5)),
+    ]
+    for slot, (asked, _) in enumerate(kinds):
+        chooser.put(slot, asked)
+        chooser.push(slot, [4, 5])
+    chooser.reorder([0, 1], [1, 0])
+    logits_RV = torch.empty(len(kinds), SIZE, device=meta)
+    answer = chooser.choose(logits_RV, range(len(kinds)), [allowed for _, allowed in kinds])
+    assert answer.ids_R.shape == answer.logprobs_R.shape == answer.masses_R.shape == (5,)
+    assert chooser.scores(logits_RV, range(5), [allowed for _, allowed in kinds]).is_meta
