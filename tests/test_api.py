@@ -18,9 +18,11 @@ from tiny_model import save_tiny_model
 
 from kosmos2 import Box, ConfigError, Kosmos2, RequestError
 from kosmos2.api import Reply, Settings, View, questions
-from kosmos2.api.model import choose_device, choose_dtype
+from kosmos2.api.loading import choose_device, choose_precision
 from kosmos2.engine import Engine, Rules, Sampling, StopReason
 from kosmos2.engine.sampling import NoRepeat
+from kosmos2.errors import ImageError
+from kosmos2.kernels.kind import Precision
 from kosmos2.tasks import Demonstration
 from kosmos2.vocab.tokenizer import Tokenizer
 
@@ -40,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) 
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Kosmos2:
-    return Kosmos2.load(folder, device="cpu", settings=Settings(max_new_tokens=16))
+    return Kosmos2.load(folder, device="cpu", dtype="fp64", settings=Settings(max_new_tokens=16))
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +56,7 @@ def with_settings(model: Kosmos2, **changes: Any) -> Kosmos2:
 
 def varied(model: Kosmos2, seed: int) -> Kosmos2:
     """The model drawing any token at all, so that its answers hold all sorts of markup."""
-    generator = torch.Generator().manual_seed(seed)
-    sampling = Sampling(generator=generator, temperature=5.0)
+    sampling = Sampling(seed=seed, temperature=5.0)
     return with_settings(model, sampling=sampling, rules=Rules(no_repeat=NoRepeat.OFF))
 
 
@@ -119,7 +120,7 @@ def test_one_encoding_serves_every_question(
         return encode(self, pixels)
 
     monkeypatch.setattr(Engine, "encode_images", counted)
-    view = model.look(picture(0))
+    view = model.look(picture(9))
     view.caption()
     view.find_each(["a fire", "a snowman", "two dogs"])
     view.ask("What is it?")
@@ -297,13 +298,25 @@ def test_empty_words_are_refused(view: View, ask: Callable[[View], object]) -> N
 def test_devices_and_dtypes_that_are_not_there_are_named() -> None:
     with pytest.raises(ConfigError, match="the device 'abacus' is not here"):
         choose_device("abacus")
-    with pytest.raises(ConfigError, match=r"one of auto, float32, .* got 'int3'"):
-        choose_dtype("int3", torch.device("cpu"))
-    assert choose_dtype("auto", torch.device("cpu")) is torch.float32
-    assert choose_dtype("auto", torch.device("cuda")) is torch.bfloat16
+    with pytest.raises(ConfigError, match=r"one of auto, fp64, fp32, .* got 'int3'"):
+        choose_precision("int3", torch.device("cpu"))
 
 
-@pytest.mark.parametrize("name", ["batch_size", "max_new_tokens"])
+@pytest.mark.parametrize("able", [True, False])
+def test_auto_is_bf16_where_the_processor_multiplies_it(
+    able: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kosmos2.api.loading.multiplies_bf16", lambda device: able)
+    chosen = choose_precision("auto", torch.device("cpu"))
+    assert chosen is (Precision.BF16 if able else Precision.FP32)
+
+
+def test_best_of_needs_sampling() -> None:
+    with pytest.raises(ConfigError, match="best_of is 3, but without sampling"):
+        Settings(best_of=3)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "max_new_tokens", "best_of"])
 def test_settings_need_positive_numbers(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be at least 1, got 0"):
         Settings(**{name: 0})  # type: ignore[arg-type]
@@ -335,10 +348,43 @@ def test_an_unknown_public_name_is_an_attribute_error() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_drawn_answers_of_a_list_are_those_of_each_in_turn(model: Kosmos2, batch_size: int) -> None:
+def test_an_answer_that_is_drawn_depends_on_its_picture_and_seed_alone(
+    model: Kosmos2, batch_size: int
+) -> None:
     pictures = [picture(seed) for seed in range(3)]
     drawing = with_settings(varied(model, 7), batch_size=batch_size)
     together = [reply.trace.markup for reply in drawing.caption(pictures)]
-    again = varied(model, 7)
-    assert together == [again.caption(each).trace.markup for each in pictures]
-    assert len(set(together)) == 3
+    assert together == [drawing.caption(each).trace.markup for each in pictures]
+    assert together != [reply.trace.markup for reply in varied(model, 8).caption(pictures)]
+
+
+def test_the_best_of_several_draws_is_the_most_probable_one(model: Kosmos2, view: View) -> None:
+    drawn = [
+        varied(model, 7 + draw).answer([((view,), questions.caption())])[0] for draw in range(4)
+    ]
+    (best,) = with_settings(varied(model, 7), best_of=4).answer([((view,), questions.caption())])
+    assert close(best, max(drawn, key=lambda reply: reply.mean_logprob))
+    assert len({reply.trace.markup for reply in drawn}) > 1
+
+
+def test_the_score_of_an_answer_is_the_score_of_its_words(model: Kosmos2, view: View) -> None:
+    greedy = with_settings(model, rules=Rules(no_repeat=NoRepeat.OFF), max_new_tokens=6)
+    prompt = questions.plain_caption().prompt
+    best, other = greedy.score((view,), prompt, [" a snowman", " a fire by the tree"])
+    tokens = model.tokenizer.encode_text(" a snowman")
+    assert len(best.logprobs) == len(tokens)
+    assert best.total == pytest.approx(sum(best.logprobs))
+    assert best.mean != other.mean
+
+
+def test_pictures_of_equal_content_share_their_encoding(model: Kosmos2) -> None:
+    one, other, again = model.look([picture(0), picture(1), picture(0)])
+    assert one.latents_QD is again.latents_QD
+    assert one.latents_QD is not other.latents_QD
+    assert model.look(picture(0)).latents_QD is one.latents_QD
+
+
+def test_a_picture_that_cannot_be_opened_fails_the_list_and_hangs_nothing(model: Kosmos2) -> None:
+    with pytest.raises(ImageError, match="no-such-file"):
+        model.look([picture(0), "no-such-file.png", picture(1)])
+    assert len(model.look([picture(0), picture(1)])) == 2
