@@ -287,6 +287,7 @@ class Kosmos2:
         return Heard(
             symbols=tuple(map(_without_picture, self.tokenizer.symbols(generation.ids))),
             scores=generation.masses,
+            steps=generation.steps,
             grid=self.tokenizer.grid,
             trace=Trace(
                 width=view.width,

@@ -5,15 +5,17 @@ Any mixture of questions runs in one batch; see `Kosmos2.answer`.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from kosmos2 import tasks
-from kosmos2.api.replies import Answer, Caption, Description, Found, Reply, Trace
+from kosmos2.api.replies import Answer, Caption, Description, Doubt, Found, Reply, Trace
 from kosmos2.boxes import Box
-from kosmos2.engine import FREE, BoxConstraint, CaptionConstraint, Free
+from kosmos2.engine import FREE, BoxConstraint, CaptionConstraint, Free, Step, StopReason
+from kosmos2.engine.constraint import GrammarConstraint
 from kosmos2.errors import RequestError
 from kosmos2.grounding.spans import GroundedText, Phrase
 from kosmos2.tasks import Demonstration, Prompt
@@ -34,13 +36,15 @@ class Heard:
     scores: tuple[float | None, ...]
     grid: LocationGrid
     trace: Trace
+    steps: tuple[Step, ...]
+    """The tokens themselves; `Symbol.start` and `stop` count them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Question(Generic[ReplyT_co]):
     prompt: Prompt
     read: Callable[[Heard], ReplyT_co]
-    form: BoxConstraint | CaptionConstraint | None = None
+    form: BoxConstraint | CaptionConstraint | GrammarConstraint | None = None
     """What an answer must look like; None: anything."""
 
     @property
@@ -85,15 +89,34 @@ def ground_phrases(text: str, spans: Sequence[Span], tokenizer: Tokenizer) -> Qu
     A phrase that begins or ends inside a token grows to the token's border.
     """
     prompt = tasks.ground(text)
-    shift = len(text) - len(text.lstrip())  # the prompt's caption has no outer blanks
+    return _ground(prompt, _token_spans(text, spans, prompt, tokenizer), tokenizer)
+
+
+def ground_phrases_or_absent(
+    text: str, spans: Sequence[Span], tokenizer: Tokenizer
+) -> Question[Caption]:
+    """The boxes of those of the given phrases that the model believes to see.
+
+    `Caption.doubts` says of each how probable it is that it is not there.
+    """
+    prompt = tasks.ground(text)
     _, offsets = tokenizer.encode_text_with_offsets(prompt.subject)
-    token_spans = [
-        _tokens_of((start - shift, end - shift), prompt.subject, offsets)
-        for start, end in sorted(spans)
-    ]
-    if not token_spans:
-        raise RequestError("no phrases to ground; name some spans, or use ground()")
-    return _ground(prompt, tuple(token_spans), tokenizer)
+    token_spans = _token_spans(text, spans, prompt, tokenizer)
+    question = _ground(prompt, token_spans, tokenizer)
+    assert isinstance(question.form, CaptionConstraint)
+    vocabulary = tokenizer.vocabulary
+
+    def read(heard: Heard) -> Caption:
+        probabilities = tuple(_absences(heard, vocabulary))
+        places = (_characters(span, prompt.subject, offsets) for span in token_spans)
+        doubts = tuple(
+            Doubt(start=start, end=end, absent=absent)
+            for (start, end), absent in zip(places, probabilities, strict=False)
+        )
+        present = replace(heard, symbols=_without_absent(heard, vocabulary))
+        return replace(question.read(present), doubts=doubts)
+
+    return replace(question, form=replace(question.form, allow_absent=True), read=read)
 
 
 def spans_of(text: str, phrases: Sequence[str]) -> tuple[Span, ...]:
@@ -122,6 +145,21 @@ def find(phrase: str, vocabulary: Vocabulary) -> Question[Found]:
         prompt=prompt,
         form=BoxConstraint(vocabulary=vocabulary),
         read=lambda heard: _read_found(prompt, heard),
+    )
+
+
+def find_or_absent(phrase: str, vocabulary: Vocabulary) -> Question[Found]:
+    """The boxes of a phrase, or none where the model believes that it is not there.
+
+    `Found.absent` is the probability of that: what is left of the probability of a box.
+    """
+    question = find(phrase, vocabulary)
+
+    def read(heard: Heard) -> Found:
+        return replace(question.read(heard), absent=_absence_at(0, heard, vocabulary))
+
+    return replace(
+        question, form=BoxConstraint(vocabulary=vocabulary, allow_absent=True), read=read
     )
 
 
@@ -161,6 +199,17 @@ def ask_about(question: str, words: str, box: Box, grid: LocationGrid) -> Questi
     return _ask(prompt, question)
 
 
+def well_formed(question: Question[ReplyT_co], tokenizer: Tokenizer) -> Question[ReplyT_co]:
+    """The same question, whose answer never has a fault in its markup.
+
+    Without this, a free text is what the model writes, as in both references.
+    """
+    if question.form is not None:
+        return question
+    form = GrammarConstraint(vocabulary=tokenizer.vocabulary, blanks=tokenizer.blanks)
+    return replace(question, form=form)
+
+
 def few_shot(
     examples: Sequence[Demonstration], question: Question[ReplyT_co], grid: LocationGrid
 ) -> Question[ReplyT_co]:
@@ -194,6 +243,20 @@ def _ground(
         return Caption(grounded=grounded, trace=heard.trace)
 
     return Question(prompt=prompt, read=read, form=form)
+
+
+def _token_spans(
+    text: str, spans: Sequence[Span], prompt: Prompt, tokenizer: Tokenizer
+) -> tuple[Span, ...]:
+    shift = len(text) - len(text.lstrip())  # the prompt's caption has no outer blanks
+    _, offsets = tokenizer.encode_text_with_offsets(prompt.subject)
+    found = [
+        _tokens_of((start - shift, end - shift), prompt.subject, offsets)
+        for start, end in sorted(spans)
+    ]
+    if not found:
+        raise RequestError("no phrases to ground; name some spans, or use ground()")
+    return tuple(found)
 
 
 def _word_borders(text: str, offsets: Sequence[Span]) -> tuple[int, ...]:
@@ -246,3 +309,51 @@ def _tokens_of(span: Span, text: str, offsets: Sequence[Span]) -> Span:
     if not inside:
         raise RequestError(f"{text[start:end]!r} has no letter that the vocabulary can read")
     return inside[0], inside[-1] + 1
+
+
+def _characters(span: Span, text: str, offsets: Sequence[Span]) -> Span:
+    """Return the visible characters [start, end) of the tokens of a span."""
+    start, end = offsets[span[0]][0], offsets[span[1] - 1][1]
+    words = text[start:end]
+    return start + len(words) - len(words.lstrip()), start + len(words.rstrip())
+
+
+def _absences(heard: Heard, vocabulary: Vocabulary) -> Iterator[float]:
+    """Yield how probable it is that a phrase is absent, for each that was written to its end."""
+    for index, step in enumerate(heard.steps, start=1):
+        if step.id == vocabulary.tag(Tag.PHRASE_END):
+            absent = _absence_at(index, heard, vocabulary)
+            if absent is not None:
+                yield absent
+
+
+def _absence_at(index: int, heard: Heard, vocabulary: Vocabulary) -> float | None:
+    """Return the probability of no boxes where `<object>` or another token had to be chosen.
+
+    None where the answer was cut before the choice.
+    """
+    if index < len(heard.steps):
+        step = heard.steps[index]
+        is_present = step.id == vocabulary.tag(Tag.OBJECT)
+        probability = math.exp(min(step.logprob, 0.0))
+        return 1 - probability if is_present else probability
+    if heard.trace.stop is not StopReason.EOS:
+        return None
+    # The end of text is no step, but the mean is over the chosen steps and it.
+    chosen = [step.logprob for step in heard.steps if not step.forced]
+    last = heard.trace.mean_logprob * (len(chosen) + 1) - math.fsum(chosen)
+    return math.exp(min(last, 0.0))
+
+
+def _without_absent(heard: Heard, vocabulary: Vocabulary) -> tuple[Symbol, ...]:
+    """Return the symbols without the tags of phrases that were found absent."""
+    kept: list[Symbol] = []
+    for symbol in heard.symbols:
+        follower = heard.steps[symbol.stop].id if symbol.stop < len(heard.steps) else None
+        was_cut = follower is None and heard.trace.stop is not StopReason.EOS
+        if symbol.value is not Tag.PHRASE_END or follower == vocabulary.tag(Tag.OBJECT) or was_cut:
+            kept.append(symbol)
+            continue
+        opened = [at for at, before in enumerate(kept) if before.value is Tag.PHRASE]
+        del kept[opened[-1]]
+    return tuple(kept)

@@ -65,8 +65,34 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """How probable it is to the model that a phrase, characters [start, end), is not shown."""
+
+    start: int
+    end: int
+    absent: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Caption(Reply):
     """A sentence or a paragraph about a picture."""
+
+    doubts: tuple[Doubt, ...] = ()
+    """Of each given phrase, in order, where phrases were allowed to be absent."""
+
+    def to_dict(self) -> dict[str, Any]:
+        if not self.doubts:
+            return Reply.to_dict(self)
+        doubts = [
+            {
+                "start": it.start,
+                "end": it.end,
+                "text": self.text[it.start : it.end],
+                "absent": it.absent,
+            }
+            for it in self.doubts
+        ]
+        return {**Reply.to_dict(self), "doubts": doubts}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +100,8 @@ class Found(Reply):
     """Where a phrase is; the text is the phrase itself."""
 
     phrase: str
+    absent: float | None = None
+    """How probable it is to the model that the picture does not show it; None: not asked for."""
 
     @property
     def boxes(self) -> tuple[Box, ...]:
@@ -86,7 +114,8 @@ class Found(Reply):
         return tuple(score for phrase in self.phrases for score in phrase.scores)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"phrase": self.phrase, **Reply.to_dict(self)}
+        asked = {} if self.absent is None else {"absent": self.absent}
+        return {"phrase": self.phrase, **asked, **Reply.to_dict(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
