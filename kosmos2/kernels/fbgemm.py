@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kosmos2.kernels.memory import give_back
 from kosmos2.kernels.quantized import LEVELS, Int8, largest_of_rows
 
 _FEWER_LEVELS = 63
@@ -55,7 +56,9 @@ class Product:
 
 def bind(matrix: Int8) -> Product:
     """Return the product of a matrix, which is copied and not needed any more."""
-    return Product(_pack(matrix), levels())
+    product = Product(_pack(matrix), levels())
+    give_back(matrix.rounded_NK.nbytes)
+    return product
 
 
 def _pack(matrix: Int8) -> torch.ScriptObject:

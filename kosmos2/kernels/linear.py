@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kosmos2.kernels import fbgemm, native
 from kosmos2.kernels.kind import Precision
+from kosmos2.kernels.memory import give_back
 from kosmos2.kernels.quantized import (
     Fp8,
     Int4,
@@ -40,7 +41,9 @@ def pack(
     weight_NK = weight_NK.detach().to(dtype)
     bias_N = None if bias_N is None else bias_N.detach().to(dtype)
     if weight_NK.device.type == "cpu" and dtype in _packed_types():
-        return PackedLinear(weight_NK, bias_N, rows)
+        layer = PackedLinear(weight_NK, bias_N, rows)
+        give_back(weight_NK.nbytes)  # what an earlier matrix left
+        return layer
     return FloatLinear(weight_NK, bias_N)
 
 
@@ -197,16 +200,21 @@ class DequantisedLinear(Linear):
 def pack_table(weight_VD: Tensor, precision: Precision) -> Table:
     """Return the embedding, and the output layer that shares its matrix, in this precision."""
     if precision.is_quantized:
-        return pack_quantized_table(round_int8(weight_VD))
+        return pack_quantized_table(quantize_table(weight_VD))
     weight_VD = weight_VD.detach().to(precision.activations(weight_VD.device))
     return FloatTable(weight_VD, pack(weight_VD, None, precision))
 
 
-def pack_quantized_table(matrix: Int8) -> Table:
-    """Return the table of a matrix that is rounded already; the matrix stays where it lies.
+def quantize_table(weight_VD: Tensor) -> Int8:
+    """Return the embedding in few bits: 8 in every such precision, also in int4.
 
-    In int4 and fp8 the table has int8 too: four bits do not tell its tokens apart.
+    It is a sixteenth of the parameters, and an error of it is in every position and every score.
     """
+    return round_int8(weight_VD)
+
+
+def pack_quantized_table(matrix: Int8) -> Table:
+    """Return the table of a matrix that is rounded already; the matrix stays where it lies."""
     return Int8Table(matrix, pack_quantized(matrix, None))
 
 

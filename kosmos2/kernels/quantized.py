@@ -47,6 +47,10 @@ class Int8:
     def device(self) -> torch.device:
         return self.rounded_NK.device
 
+    def to(self, device: torch.device) -> Int8:
+        """Return the matrix on a device."""
+        return Int8(self.rounded_NK.to(device), self.scale_N.to(device))
+
     def dequantise(self) -> Tensor:
         """Return weight_NK in float32."""
         return self.rounded_NK * self.scale_N[:, None]
@@ -82,6 +86,10 @@ class Int4:
     def device(self) -> torch.device:
         return self.packed_NK.device
 
+    def to(self, device: torch.device) -> Int4:
+        """Return the matrix on a device."""
+        return Int4(self.packed_NK.to(device), self.scale_NG.to(device))
+
     def unpack(self) -> Tensor:
         """Return rounded_NK as int8 in -8..7."""
         bytes_NGJ = self.packed_NK.reshape(self.shape[0], -1, GROUP // 2)
@@ -113,6 +121,10 @@ class Fp8:
     @property
     def device(self) -> torch.device:
         return self.rounded_NK.device
+
+    def to(self, device: torch.device) -> Fp8:
+        """Return the matrix on a device."""
+        return Fp8(self.rounded_NK.to(device), self.scale_N.to(device))
 
     def dequantise(self) -> Tensor:
         """Return weight_NK in float32."""

@@ -14,8 +14,10 @@ from pathlib import Path
 import torch
 
 from kosmos2.errors import WeightsError
+from kosmos2.kernels.kind import Precision
 from kosmos2.model import Network
-from kosmos2.weights import fairseq, huggingface
+from kosmos2.weights import fairseq, huggingface, quantized
+from kosmos2.weights.fused import fuse
 from kosmos2.weights.mapping import HUGGINGFACE, ORIGINAL
 from kosmos2.weights.pretrained import Checkpoint, open_checkpoint, resolve
 from kosmos2.weights.tensors import (
@@ -107,6 +109,34 @@ def convert(
                 shutil.copyfile(checkpoint.folder / name, target.parent / name)
         files = (target,)
     return tuple(Written(path, sha256(path)) for path in files)
+
+
+def convert_to_few_bits(
+    source: str | Path,
+    target: Path,
+    *,
+    precision: Precision,
+    rounding: quantized.Rounding,
+    progress: Callable[[Step], None],
+) -> Written:
+    """Write the model of that name or path into a folder in int8 or int4.
+
+    `quantized.rounding_to` rounds by the weights alone.
+    """
+    checkpoint = open_checkpoint(resolve(source))
+    tokenizer = checkpoint.read_tokenizer()
+    weights = fuse(checkpoint.config, checkpoint.layout, checkpoint.source)
+    _check_folder(target)
+    path = quantized.save(
+        checkpoint.config,
+        weights,
+        tokenizer,
+        target,
+        precision=precision,
+        rounding=rounding,
+        on_tensor=_Count(len(quantized.quantized_specs(checkpoint.config, precision)), progress),
+    )
+    return Written(path, sha256(path))
 
 
 class _Count:

@@ -226,12 +226,20 @@ def write(
     on_tensor: Callable[[str], None],
 ) -> tuple[Path, ...]:
     """Write a model folder from tensors under Hugging Face names; return the weight files."""
+    content = format_config(config, next(iter(source.specs.values())).dtype)
+    write_settings(config, content, tokenizer, folder)
+    return write_safetensors(folder, source, max_shard_bytes=max_shard_bytes, on_tensor=on_tensor)
+
+
+def write_settings(
+    config: ModelConfig, content: Mapping[str, Any], tokenizer: Tokenizer, folder: Path
+) -> None:
+    """Write all files of a model folder but the weights; `content` is that of config.json."""
     check_vocabulary(tokenizer, config, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    dtype = next(iter(source.specs.values())).dtype
     tokenizer.save(folder)
     files = {
-        "config.json": format_config(config, dtype),
+        "config.json": content,
         "generation_config.json": {
             "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2,
             "max_new_tokens": 128, "no_repeat_ngram_size": 3,
@@ -242,10 +250,9 @@ def write(
             "num_patch_index_tokens": tokenizer.vocabulary.num_locations,
         },
     }  # fmt: skip
-    for name, content in files.items():
-        text = json.dumps(content, indent=2) + "\n"
+    for name, data in files.items():
+        text = json.dumps(data, indent=2) + "\n"
         (folder / name).write_text(text, encoding="utf-8")
-    return write_safetensors(folder, source, max_shard_bytes=max_shard_bytes, on_tensor=on_tensor)
 
 
 def check_vocabulary(tokenizer: Tokenizer, config: ModelConfig, folder: Path) -> None:

@@ -15,6 +15,7 @@ from kosmos2.model import ModelConfig, Network
 from kosmos2.vocab.tokenizer import Tokenizer
 from kosmos2.weights import fairseq, huggingface
 from kosmos2.weights.mapping import HUGGINGFACE, ORIGINAL, Layout
+from kosmos2.weights.quantized import refuse_other, stored_precision
 from kosmos2.weights.tensors import TensorSource, assemble, sha256
 
 EMBEDDED = "embedded"
@@ -74,8 +75,12 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Return what is in a model folder or a fairseq file."""
+    """Return what is in a model folder or a fairseq file; refuses a folder of few bits.
+
+    `quantized.read_quantized` opens that one.
+    """
     if path.is_dir():
+        refuse_other(path, "floating point")
         return Checkpoint(
             folder=path,
             config=huggingface.read_config(path),
@@ -122,7 +127,7 @@ def download(repository: str, revision: str) -> Path:
     """
     try:
         folder = _snapshot(repository, revision, (*_SMALL_FILES, "model*.safetensors"))
-        if not huggingface.weight_files(folder):
+        if not huggingface.weight_files(folder) and stored_precision(folder) is None:
             folder = _snapshot(repository, revision, (*_SMALL_FILES, "pytorch_model*.bin"))
     except Exception as error:  # of the hub, or of the HTTP library that its release uses
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

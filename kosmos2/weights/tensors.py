@@ -28,7 +28,11 @@ SAFETENSORS_TYPES: Mapping[str, torch.dtype] = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
     "I64": torch.int64,
+    "I8": torch.int8,
+    "U8": torch.uint8,
 }
+ALIGNMENT = 64
+"""Bytes of a line of the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +244,7 @@ def write_safetensors(
         names = ["model.safetensors"]
     written = []
     for name, shard in zip(names, shards, strict=True):
-        _write_shard(folder / name, {tensor: specs[tensor] for tensor in shard}, source, on_tensor)
+        write_file(folder / name, {tensor: specs[tensor] for tensor in shard}, source, on_tensor)
         written.append(folder / name)
     if count > 1:
         index = {
@@ -260,15 +264,14 @@ def write_safetensors(
     return tuple(written)
 
 
-def _write_shard(
+def write_file(
     path: Path, specs: Mapping[str, Spec], source: TensorSource, on_tensor: Callable[[str], None]
 ) -> None:
     """Write one safetensors file, one tensor in memory at a time.
 
     The library's own writer wants them all at once: 3.3 GB for the full size in half precision.
     """
-    # As the library does: wide numbers first keeps every tensor aligned.
-    names = sorted(specs, key=lambda name: -specs[name].dtype.itemsize)
+    names = _aligned(specs)
     codes = {dtype: code for code, dtype in SAFETENSORS_TYPES.items()}
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -280,13 +283,23 @@ def _write_shard(
             "data_offsets": [start, end],
         }
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
     with replacing(path) as partial, partial.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in names:
             file.write(raw_bytes(source.read(name)))
             on_tensor(name)
         assert file.tell() == 8 + len(text) + end
+
+
+def _aligned(specs: Mapping[str, Spec]) -> list[str]:
+    """Return the names so that each tensor begins at a multiple of its numbers' size.
+
+    Those that fill whole lines of the cache go first, so that each of them begins with one.
+    """
+    whole = [name for name, spec in specs.items() if spec.num_bytes() % ALIGNMENT == 0]
+    rest = [name for name, spec in specs.items() if spec.num_bytes() % ALIGNMENT]
+    return whole + sorted(rest, key=lambda name: -specs[name].dtype.itemsize)
 
 
 @contextmanager
