@@ -52,7 +52,7 @@ samplings = st.one_of(
         Sampling,
         seed=st.integers(0, 2**64 - 1),
         temperature=st.sampled_from([0.3, 1.0, 2.5]),
-        top_k=st.sampled_from([0, 1, 4, SIZE, 999]),
+        top_k=st.sampled_from([0, 1, 4, 12, SIZE, 999]),
         top_p=st.sampled_from([1.0, 0.35, 0.85]),
         min_p=st.sampled_from([0.0, 0.13]),
     ),
@@ -68,7 +68,11 @@ few_words = st.one_of(st.integers(4, 6), st.integers(0, SIZE - 1))
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
+def cases(
+    draw: st.DrawFn,
+    samplings: st.SearchStrategy[Greedy | Sampling] = samplings,
+    forms: st.SearchStrategy[Allowed] = forms,
+) -> Case:
     ids = draw(st.lists(few_words, min_size=1, max_size=12))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     logits_V = 3 * torch.randn(SIZE, generator=generator)
@@ -93,6 +97,13 @@ def test_every_row_is_chosen_for_as_in_the_plainest_way(batch: list[Case]) -> No
         assert id == expected_id
         assert logprob == pytest.approx(expected_logprob, abs=1e-5)
         assert mass == pytest.approx(expected_mass, abs=1e-5, nan_ok=True)
+
+
+@given(st.lists(cases(st.just(Greedy()), st.one_of(ranges, gates)), min_size=1, max_size=6))
+def test_so_it_is_where_every_row_has_few_tokens_to_choose_from(batch: list[Case]) -> None:
+    # The chooser looks at no other scores then.
+    for (id, _, _), case in zip(chosen(batch), batch, strict=True):
+        assert id == slow_choice(case)[0]
 
 
 @given(st.lists(cases(), min_size=2, max_size=6), st.randoms())
