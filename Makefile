@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 
-.PHONY: demo test check clean
+.PHONY: demo test check bench bench-gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/kosmos2 demo --out demo
@@ -18,6 +18,13 @@ check: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(RUN) -m pytest tests/test_house_rules.py
+
+# Nobody else should use the machine meanwhile. `--quick` and `--only NAME` go into BENCH.
+bench: $(VENV)/installed-dev
+	$(RUN) -m benchmarks $(BENCH)
+
+bench-gpu: $(VENV)/installed-dev
+	$(RUN) -m benchmarks.gpu $(BENCH)
 
 clean:
 	rm -rf $(VENV) build demo *.egg-info
