@@ -20,7 +20,7 @@ from kosmos2.api import Caption, Settings, View, questions
 from kosmos2.api.questions import Heard, Question
 from kosmos2.api.replies import Trace
 from kosmos2.engine import CaptionConstraint, Rules, Sampling, ScoreRequest, Step, StopReason
-from kosmos2.engine.constraint import Gate
+from kosmos2.engine.constraint import Gate, GrammarConstraint
 from kosmos2.engine.sampling import NoRepeat
 from kosmos2.vocab.special import Tag
 from kosmos2.vocab.tokenizer import Tokenizer
@@ -211,6 +211,8 @@ def test_the_answer_to_a_well_formed_question_has_no_fault(
     folder = save_tiny_model(tmp_path, tiny_tokenizer)
     question = questions.caption()
     strict = questions.well_formed(question, tiny_tokenizer)
+    assert isinstance(strict.form, GrammarConstraint)
+    assert strict.form.blanks == tiny_tokenizer.blanks
     num_faults = num_phrases = 0
     for seed in range(4):
         settings = Settings(
