@@ -9,6 +9,7 @@ called. Nothing inside a step waits for the device.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -89,7 +90,8 @@ class CapturedRunner(Runner):
         """
         if not isinstance(cache, CapturedCache) or max(counts) > MOST_QUERIES:
             return super().extend(cache, first, x_ND, counts, wanted)
-        if max(counts) > 1 or len(counts) > ROW_BUCKETS[-1] or len(wanted) < len(counts):
+        in_order = list(wanted) == list(range(len(counts)))
+        if max(counts) > 1 or len(counts) > ROW_BUCKETS[-1] or not in_order:
             return self._extend_few(cache, first, x_ND, counts, wanted)
         lengths = [start for start, _ in cache.append(first, counts)]
         program = self._from_vectors(cache, (len(counts), max(lengths) + 1))
@@ -217,7 +219,7 @@ class CapturedRunner(Runner):
     ) -> Tensor:
         """Return hidden_MD of the wanted among a few tokens a row."""
         spans = cache.append(first, counts)
-        starts = [sum(counts[:row]) for row in range(len(counts) + 1)]
+        starts = [0, *accumulate(counts)]
         numbers = [range(first, first + len(counts)), [start for start, _ in spans], starts, wanted]
         slots_R, lengths_R, starts_R, wanted_M = (
             pinned([each], self.device).to(self.device, non_blocking=True)[0] for each in numbers

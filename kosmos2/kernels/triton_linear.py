@@ -9,7 +9,7 @@ the product and the GELU after it: a decode step of one row is five launches a l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -61,7 +61,13 @@ def row_tile(num_rows: int, num_columns: int, itemsize: int) -> Tile:
 
 def multiply_row(x_1K: Tensor, matrix: Matrix, dtype: torch.dtype) -> Tensor:
     """Return y_1N in this type."""
-    _, y_1N = _launch_row(x_1K, None, None, matrix, _Form(dtype, gelu=False))
+    _, y_1N = _launch_row(x_1K, None, None, matrix, _form(matrix, dtype))
+    return y_1N
+
+
+def multiply_row_in_tiles(x_1K: Tensor, matrix: Matrix, tile: Tile) -> Tensor:
+    """Return y_1N by tiles of another size than `row_tile` has chosen."""
+    _, y_1N = _launch_row(x_1K, None, None, matrix, _Form(x_1K.dtype, "none", tile))
     return y_1N
 
 
@@ -69,20 +75,27 @@ def norm_multiply_row(
     x_1K: Tensor, change_1K: Tensor | None, norm: Norm, matrix: Matrix
 ) -> tuple[Tensor, Tensor]:
     """Return sum_1K = x_1K + change_1K, and y_1N = norm(sum_1K) @ weight.T + bias."""
-    return _launch_row(x_1K, change_1K, norm, matrix, _Form(x_1K.dtype, gelu=False))
+    return _launch_row(x_1K, change_1K, norm, matrix, _form(matrix, x_1K.dtype))
 
 
 def norm_multiply_row_gelu(
     x_1K: Tensor, change_1K: Tensor | None, norm: Norm, matrix: Matrix
 ) -> tuple[Tensor, Tensor]:
     """Return sum_1K = x_1K + change_1K, and gelu(norm(sum_1K) @ weight.T + bias)."""
-    return _launch_row(x_1K, change_1K, norm, matrix, _Form(x_1K.dtype, gelu=True))
+    form = replace(_form(matrix, x_1K.dtype), activation="gelu")
+    return _launch_row(x_1K, change_1K, norm, matrix, form)
 
 
 @dataclass(frozen=True, slots=True)
 class _Form:
     dtype: torch.dtype
-    gelu: bool
+    activation: str
+    tile: Tile
+
+
+def _form(matrix: Matrix, dtype: torch.dtype) -> _Form:
+    shape, itemsize = matrix.weight_NK.shape, matrix.weight_NK.itemsize
+    return _Form(dtype, "none", row_tile(shape[0], shape[1], itemsize))
 
 
 def _launch_row(
@@ -90,7 +103,7 @@ def _launch_row(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     num_rows, num_columns = matrix.weight_NK.shape
     assert x_1K.shape == (1, num_columns), x_1K.shape
-    tile = row_tile(num_rows, num_columns, matrix.weight_NK.itemsize)
+    tile = form.tile
     y_1N = torch.empty(1, num_rows, dtype=form.dtype, device=x_1K.device)
     sum_1K = x_1K if change_1K is None else torch.empty_like(x_1K)
     _multiply_row[(triton.cdiv(num_rows, tile.rows),)](
@@ -99,7 +112,7 @@ def _launch_row(
         0.0 if norm is None else norm.eps,
         matrix.weight_NK, matrix.scale_N, matrix.bias_N, y_1N, num_rows,
         WIDTH=num_columns, WHOLE=triton.next_power_of_2(num_columns),
-        ROWS=tile.rows, COLUMNS=tile.columns, GELU=form.gelu, num_warps=tile.warps,
+        ROWS=tile.rows, COLUMNS=tile.columns, GELU=form.activation == "gelu", num_warps=tile.warps,
     )  # fmt: skip
     return sum_1K, y_1N
 

@@ -36,7 +36,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from kosmos2.kernels import triton_attention, triton_linear, triton_norm
-from kosmos2.kernels.triton_linear import Matrix, Norm
+from kosmos2.kernels.triton_linear import Matrix, Norm, Tile
 from kosmos2.kernels.triton_operations import TritonOperations, matrix_of
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -139,6 +139,15 @@ def test_a_long_row_is_read_in_several_tiles() -> None:
     assert 2 * tile.columns < 2500
     found = matrix("float", (5, 2500), torch.float32)
     assert_close(triton_linear.multiply_row(x_1K, found, torch.float32), linear(x_1K))
+
+
+@runs
+@pytest.mark.parametrize("tile", [Tile(2, 32, 4), Tile(16, 64, 8), Tile(4, 256, 4)])
+def test_any_tile_gives_the_same_product(tile: Tile) -> None:
+    x_1K = random(1, 100, dtype=torch.float32)
+    found = matrix("int8", (33, 100), torch.float32)
+    expected_1N = triton_linear.multiply_row(x_1K, found, torch.float32)
+    assert_close(triton_linear.multiply_row_in_tiles(x_1K, found, tile), expected_1N)
 
 
 @runs
@@ -300,6 +309,11 @@ ROW = {
 }
 ROW_INT8 = {**ROW, "weight_ptr": "*i8", "scale_ptr": FLOATS, "bias_ptr": FLOATS}
 ROW_FP8 = {**ROW_INT8, "weight_ptr": "*fp8e4nv"}
+LOGITS = {
+    **dict.fromkeys(("change_ptr", "sum_ptr", "norm_weight_ptr", "norm_bias_ptr", "bias_ptr")),
+    **{"x_ptr": BF16, "eps": "fp32", "weight_ptr": BF16, "scale_ptr": None, "y_ptr": FLOATS},
+    "num_rows": "i32",
+}
 FEW = {
     **{"x_ptr": BF16, "weight_ptr": "*i8", "scale_ptr": FLOATS, "bias_ptr": FLOATS, "y_ptr": BF16},
     **{"num_calls": "i32", "num_rows": "i32"},
@@ -321,6 +335,7 @@ AT_FULL_SIZE = [
     (triton_linear._multiply_row, ROW, LARGE, 8),
     (triton_linear._multiply_row, ROW_INT8, LARGE, 8),
     (triton_linear._multiply_row, ROW_FP8, LARGE, 8),
+    (triton_linear._multiply_row, LOGITS, {**SMALL, "GELU": False}, 4),
     (triton_linear._multiply, FEW, {"WIDTH": 2048, "CALLS": 16, "ROWS": 32, "COLUMNS": 128}, 4),
     (
         triton_linear._multiply,
