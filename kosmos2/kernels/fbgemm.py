@@ -29,7 +29,10 @@ def levels() -> int:
     matrix = Int8(torch.full((16, 64), LEVELS, dtype=torch.int8), torch.full((16,), 1 / LEVELS))
     for candidate in (LEVELS, _FEWER_LEVELS):
         try:
-            product = Product(_pack(matrix), candidate)
+            with warnings.catch_warnings():
+                # torch says once that its quantised tensors, which carry a matrix, will go.
+                warnings.simplefilter("ignore", UserWarning)
+                product = Product(_pack(matrix), candidate)
             y_MN, _ = product(torch.ones(1, 64))
         except (RuntimeError, AttributeError):
             return 0
@@ -55,19 +58,20 @@ class Product:
 
 
 def bind(matrix: Int8) -> Product:
-    """Return the product of a matrix, which is copied and not needed any more."""
-    product = Product(_pack(matrix), levels())
+    """Return the product of a matrix, which is copied and not needed any more.
+
+    Threads may do this at the same time: one matrix takes one core.
+    """
+    most = levels()  # first, and so alone
+    product = Product(_pack(matrix), most)
     give_back(matrix.rounded_NK.nbytes)
     return product
 
 
 def _pack(matrix: Int8) -> torch.ScriptObject:
     zeros_N = torch.zeros(matrix.shape[0], dtype=torch.long)
-    with warnings.catch_warnings():
-        # torch deprecates its quantised tensors; one carries the matrix into the library.
-        warnings.simplefilter("ignore", UserWarning)
-        carrier = torch._make_per_channel_quantized_tensor(
-            matrix.rounded_NK, matrix.scale_N.double(), zeros_N, 0
-        )
-        packed: torch.ScriptObject = torch.ops.quantized.linear_prepack(carrier, None)
+    carrier = torch._make_per_channel_quantized_tensor(
+        matrix.rounded_NK, matrix.scale_N.double(), zeros_N, 0
+    )
+    packed: torch.ScriptObject = torch.ops.quantized.linear_prepack(carrier, None)
     return packed

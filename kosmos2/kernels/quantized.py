@@ -6,6 +6,7 @@ used in place. The products here are the slow truth that fast kernels are tested
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -22,6 +23,8 @@ SMALLEST = torch.finfo(torch.float32).tiny * LEVELS
 """Rows of smaller numbers are rounded as if this were their largest, so zeros stay zeros."""
 _TRIED = 20
 """Scales tried for a group, from its largest number down to half of it."""
+_PIECE = 1 << 20
+"""Numbers that are rounded at a time."""
 _EXACT = 1024
 """So many products of two 8-bit numbers have a sum that float32 holds exactly, in any order."""
 
@@ -154,20 +157,33 @@ def _check_rows(rounded_NK: Tensor, scale_N: Tensor) -> None:
 
 def round_int8(weight_NK: Tensor) -> Int8:
     """Return the matrix in 8 bits: the largest number of each row becomes 127."""
-    weight_NK = weight_NK.detach().float()
-    scale_N1 = largest_of_rows(weight_NK) / LEVELS
-    rounded_NK = (weight_NK / scale_N1).round_().clamp_(-LEVELS, LEVELS)
-    return Int8(rounded_NK.to(torch.int8), scale_N1.squeeze(1))
+    rounded, scales = [], []
+    for part_NK in _pieces(weight_NK):
+        scale_N1 = largest_of_rows(part_NK) / LEVELS
+        rounded_NK = (part_NK / scale_N1).round_().clamp_(-LEVELS, LEVELS)
+        rounded.append(rounded_NK.to(torch.int8))
+        scales.append(scale_N1.squeeze(1))
+    return Int8(torch.cat(rounded), torch.cat(scales))
 
 
 def round_fp8(weight_NK: Tensor) -> Fp8:
     """Return the matrix in e4m3: the largest number of each row becomes 448."""
-    weight_NK = weight_NK.detach().float()
     most = torch.finfo(torch.float8_e4m3fn).max
-    scale_N1 = largest_of_rows(weight_NK) / most
-    # e4m3 has no infinity: a quotient a hair above the largest number would become nan.
-    rounded_NK = (weight_NK / scale_N1).clamp_(-most, most).to(torch.float8_e4m3fn)
-    return Fp8(rounded_NK, scale_N1.squeeze(1))
+    rounded, scales = [], []
+    for part_NK in _pieces(weight_NK):
+        scale_N1 = largest_of_rows(part_NK) / most
+        # e4m3 has no infinity: a quotient a hair above the largest number would become nan.
+        rounded_NK = (part_NK / scale_N1).clamp_(-most, most)
+        rounded.append(rounded_NK.to(torch.float8_e4m3fn))
+        scales.append(scale_N1.squeeze(1))
+    return Fp8(torch.cat(rounded), torch.cat(scales))
+
+
+def _pieces(weight_NK: Tensor) -> Iterator[Tensor]:
+    """Yield the rows in float32, a few at a time: little memory, and all of it in the cache."""
+    rows = max(1, _PIECE // weight_NK.shape[1])
+    for start in range(0, weight_NK.shape[0], rows):
+        yield weight_NK[start : start + rows].detach().float()
 
 
 def fits_int4(width: int) -> bool:
@@ -177,9 +193,13 @@ def fits_int4(width: int) -> bool:
 
 def round_int4(weight_NK: Tensor) -> Int4:
     """Return the matrix in 4 bits, each group scaled to the least squared error."""
-    weight_NGK = groups(weight_NK.detach().float())
-    scale_NG = search_scales(weight_NGK)
-    return store_int4(round_groups(weight_NGK, scale_NG), scale_NG)
+    packed, scales = [], []
+    for part_NK in _pieces(weight_NK):
+        part_NGK = groups(part_NK)
+        scale_NG = search_scales(part_NGK)
+        packed.append(pack_int4(round_groups(part_NGK, scale_NG)))
+        scales.append(scale_NG.half())
+    return Int4(torch.cat(packed), torch.cat(scales))
 
 
 def search_scales(weight_NGK: Tensor, worth_GK: Tensor | None = None) -> Tensor:
@@ -213,11 +233,11 @@ def round_groups(weight_NGK: Tensor, scale_NG: Tensor) -> Tensor:
     return (weight_NGK / scale_NG[..., None]).round_().clamp_(-8, 7)
 
 
-def store_int4(rounded_NGK: Tensor, scale_NG: Tensor) -> Int4:
-    """Return rounded numbers in their layout."""
+def pack_int4(rounded_NGK: Tensor) -> Tensor:
+    """Return packed_NK of rounded numbers."""
     stored_NGK = (rounded_NGK + 8).to(torch.uint8)
     low_NGJ, high_NGJ = stored_NGK.chunk(2, dim=-1)
-    return Int4((low_NGJ | high_NGJ << 4).flatten(1), scale_NG.to(torch.float16))
+    return (low_NGJ | high_NGJ << 4).flatten(1)
 
 
 def groups(weight_NK: Tensor) -> Tensor:
