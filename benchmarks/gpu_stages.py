@@ -224,7 +224,7 @@ def read_prompts(sides: Sides) -> Table:
         works[f"ours {precision}"] = _prompts_by(ours, asked, pixels_NCYX)
     if card.is_gpu:
         compiled = CapturedRunner.of(sides.runner(Precision.BF16))
-        compiled.vision = torch.compile(compiled.vision)
+        compiled.vision = torch.compile(compiled.vision)  # type: ignore[assignment]
         works["ours bf16, vision by torch.compile"] = _prompts_by(
             Ours(compiled, ""), asked, pixels_NCYX
         )
