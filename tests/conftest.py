@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
+from native_cases import built, every_set, native_cache  # noqa: F401
 
 from kosmos2.boxes import Box
 from kosmos2.vocab.tokenizer import Tokenizer, train_tokenizer

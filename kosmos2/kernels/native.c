@@ -76,7 +76,8 @@ enum {
     TICKET = 128 << 10, /* bytes of weights in a ticket of few rows: several microseconds */
     PANEL_ROWS = 64,
     TALL_ROWS = 192, /* rows of activations a ticket: in the second cache with their weights */
-    FEW_ROWS = 8
+    FEW_ROWS = 8,    /* up to here all rows are interleaved, above always so many: */
+    SET_ROWS = 6
 };
 
 /* What happens to the columns of a product that a thread has just finished. */
@@ -121,11 +122,11 @@ static void finish_tile(const Product *p, Tile tile) {
     }
 }
 
-static int64_t columns_of_ticket(const Matrix *w, int64_t rows) {
-    if (rows > FEW_ROWS)
+static int64_t columns_of_ticket(const Matrix *w, int64_t rows, int threads) {
+    if (rows > TALL_ROWS)
         return PANEL_ROWS;
-    int64_t columns = TICKET / (w->k * w->bits / 8 + 1) / 16 * 16;
-    return columns < 16 ? 16 : columns;
+    int64_t unit = rows > FEW_ROWS ? PANEL_ROWS : 16;
+    return ((w->n + threads - 1) / threads + unit - 1) / unit * unit;
 }
 
 static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -133,7 +134,7 @@ static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 /* One phase: rows of activations outside, so that a ticket finds them in the cache. */
 static void multiply(Member *me, const Product *p) {
     Counter *counter = begin_phase(me);
-    int64_t columns = columns_of_ticket(p->w, p->x->rows);
+    int64_t columns = columns_of_ticket(p->w, p->x->rows, me->team->size);
     int64_t across = (p->w->n + columns - 1) / columns;
     int64_t down = (p->x->rows + TALL_ROWS - 1) / TALL_ROWS;
     for (int64_t ticket; (ticket = take(counter)) < across * down;) {
@@ -148,14 +149,15 @@ static void multiply(Member *me, const Product *p) {
 
 static size_t rounded_size(int64_t rows, int64_t k) {
     int64_t stride = (k + BLOCK - 1) / BLOCK * BLOCK, groups = (k + GROUP - 1) / GROUP;
-    return (size_t)(rows * (stride + (groups + 2) * 4) + 4 * LINE);
+    return (size_t)((rows + SET_ROWS) * (stride + (groups + 2) * 4) + 4 * LINE);
 }
 
 static Rounded carve_rounded(char *memory, int64_t rows, int64_t k) {
     Rounded x = {.rows = rows, .k = k};
+    x.set = rows <= FEW_ROWS ? rows : SET_ROWS;
     x.stride = (k + BLOCK - 1) / BLOCK * BLOCK;
     x.groups = (k + GROUP - 1) / GROUP;
-    x.values = carve(&memory, (size_t)(rows * x.stride));
+    x.values = carve(&memory, (size_t)((rows + x.set - 1) / x.set * x.set * x.stride));
     x.scale = carve(&memory, (size_t)rows * sizeof(float));
     x.sums = carve(&memory, (size_t)rows * sizeof(int32_t));
     x.partials = carve(&memory, (size_t)(rows * x.groups) * sizeof(int32_t));
@@ -273,8 +275,13 @@ static void run_block(Member *me, Step *s, int64_t layer) {
     Product qkv = {s->kernels, &b->qkv, &x, s->qkv, STORE, NULL,
                    s->cache, s->tokens, layer, d->width};
     multiply(me, &qkv);
+    int is_last = layer == d->num_blocks - 1;
+    if (is_last && s->tokens->num_wanted == 0) {
+        s->count = 0;
+        return; /* keys and values are all that somebody will read */
+    }
     attend_rows(me, s, layer);
-    if (layer == d->num_blocks - 1)
+    if (is_last)
         keep_wanted(me, s);
 
     x = normalise_rows(me, s, s->mixed, b->mixed_norm, d->width);
@@ -351,19 +358,23 @@ int64_t k2_read(int set, int threads, const int64_t *memory, int64_t words) {
     return total;
 }
 
-/* Put memory that is in use on huge pages, where the system can: reading it misses fewer of the
- * address tables' caches. Return the bytes that now are. */
-int64_t k2_use_huge_pages(void *memory, int64_t size) {
-#if defined(__linux__)
-    enum { COLLAPSE = 25 }; /* MADV_COLLAPSE, newer than many headers */
+static int64_t advise(void *memory, int64_t size, int advice) {
     uintptr_t first = ((uintptr_t)memory + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
     uintptr_t last = ((uintptr_t)memory + (uintptr_t)size) / HUGE_PAGE * HUGE_PAGE;
-    if (last <= first)
-        return 0;
-    madvise((void *)first, last - first, MADV_HUGEPAGE);
-    return madvise((void *)first, last - first, COLLAPSE) == 0 ? (int64_t)(last - first) : 0;
-#else
-    (void)memory, (void)size;
-    return 0;
+#if defined(__linux__)
+    if (first < last && madvise((void *)first, last - first, advice) == 0)
+        return (int64_t)(last - first);
 #endif
+    (void)advice;
+    return 0;
+}
+
+/* Let fresh memory come in huge pages: its first use and its address tables cost less. Both return
+ * the bytes concerned, 0 where the system cannot. */
+int64_t k2_expect_huge_pages(void *memory, int64_t size) { return advise(memory, size, 14); }
+
+/* Put memory that is in use on huge pages (MADV_COLLAPSE, newer than many headers). */
+int64_t k2_use_huge_pages(void *memory, int64_t size) {
+    k2_expect_huge_pages(memory, size);
+    return advise(memory, size, 25);
 }

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from ctypes import POINTER, byref, c_char_p, c_double, c_int, c_int64, c_void_p
+from ctypes import POINTER, byref, c_int, c_int64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from kosmos2.kernels.quantized import Int4, Int8
 
 SOURCES = (
     "native.c", "native_types.h", "native_team.h", "native_float.h",
-    "native_plain.h", "native_avx2.h", "native_avx512.h",
+    "native_plain.h", "native_avx2.h", "native_avx512.h", "native_rows512.h",
 )  # fmt: skip
 FLAGS = (
     "-std=gnu11", "-O3", "-fopenmp", "-shared", "-fPIC",
@@ -53,7 +53,7 @@ class CMatrix(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Library:
     """The kernels, loaded, and the instruction set to use."""
 
@@ -64,34 +64,31 @@ class Library:
 
 def available() -> bool:
     """Tell whether the kernels are built, loadable and not switched off."""
-    return isinstance(_load(_switch()), Library)
+    return isinstance(_find(), Library)
 
 
 def status() -> str:
     """Return in one line what `doctor` says of the kernels."""
-    found = _load(_switch())
-    if isinstance(found, Library):
-        return f"{SETS[found.set]}, {found.path}"
-    return found
+    found = _find()
+    return found if isinstance(found, str) else f"{SETS[found.set]}, {found.path}"
 
 
 def library() -> Library:
     """Return the kernels; an error says how to get them."""
-    found = _load(_switch())
-    if isinstance(found, Library):
-        return found
-    raise MissingExtraError(f"the native kernels are not in use: {found}")
+    found = _find()
+    if isinstance(found, str):
+        raise MissingExtraError(f"the native kernels are not in use: {found}")
+    return found
 
 
 def build() -> Path:
     """Compile the kernels into the cache folder and return the file."""
-    target = _path()
+    target = _path(_cache())
     target.parent.mkdir(parents=True, exist_ok=True)
-    compiler = _compiler()
-    source = Path(__file__).with_name(SOURCES[0])
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         fresh = Path(folder) / target.name
-        command = [*compiler, *FLAGS, str(source), "-o", str(fresh), "-lm"]
+        source = Path(__file__).with_name(SOURCES[0])
+        command = [*_compiler(), *FLAGS, str(source), "-o", str(fresh), "-lm"]
         done = subprocess.run(command, capture_output=True, check=False, text=True)
         if done.returncode:
             raise ConfigError(
@@ -99,25 +96,38 @@ def build() -> Path:
                 f"{done.returncode}: {done.stderr.strip()[:2000]}. Everything works without them; "
                 "set CC to another compiler (gcc 9 or newer, with OpenMP) to try again."
             )
+        if isinstance(found := _open(fresh, "auto"), str):
+            raise ConfigError(f"the native kernels were built but do not run: {found}")
         fresh.replace(target)  # at once: a reader sees the old file or the whole new one
     _load.cache_clear()
-    found = _load("auto")
-    if isinstance(found, Library):
-        return target
-    target.unlink(missing_ok=True)
-    raise ConfigError(f"the native kernels were built but do not run: {found}")
+    return target
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bound:
     """A matrix that C may read: the tensors are kept where they are."""
 
+    native: Library
     matrix: CMatrix
     tensors: tuple[Tensor, ...]
 
     def __call__(self, x_MK: Tensor) -> Tensor:
         """Return y_MN of float32 activations, which are rounded row by row."""
-        return _multiply(x_MK, self.matrix)
+        matrix, functions = self.matrix, self.native.functions
+        assert x_MK.dtype is torch.float32 and x_MK.shape[-1] == matrix.k, (x_MK.dtype, x_MK.shape)
+        x_MK = x_MK.contiguous()
+        y_MN = torch.empty(*x_MK.shape[:-1], matrix.n)
+        if rows := x_MK.numel() // matrix.k:
+            functions.k2_expect_huge_pages(y_MN.data_ptr(), y_MN.nbytes)
+            functions.k2_linear(
+                self.native.set,
+                torch.get_num_threads(),
+                byref(matrix),
+                x_MK.data_ptr(),
+                rows,
+                y_MN.data_ptr(),
+            )
+        return y_MN
 
 
 def fits(matrix: Int8 | Int4) -> bool:
@@ -129,6 +139,11 @@ def fits(matrix: Int8 | Int4) -> bool:
     return tensors[1].dtype is scale_type and all(
         tensor.is_contiguous() and tensor.device.type == "cpu" for tensor in tensors
     )
+
+
+def weight_of(matrix: Int8 | Int4) -> Tensor:
+    """Return the rounded numbers, where they lie."""
+    return matrix.rounded_NK if isinstance(matrix, Int8) else matrix.packed_NK
 
 
 def bind(matrix: Int8 | Int4, bias_N: Tensor | None) -> Bound:
@@ -145,7 +160,7 @@ def bind(matrix: Int8 | Int4, bias_N: Tensor | None) -> Bound:
         tensors.append(bias_N)
     bias = None if bias_N is None else bias_N.data_ptr()
     c_matrix = CMatrix(weight.data_ptr(), scale.data_ptr(), bias, *matrix.shape, bits)
-    return Bound(c_matrix, tuple(tensors))
+    return Bound(library(), c_matrix, tuple(tensors))
 
 
 def linear_int8(x_MK: Tensor, weight_NK: Tensor, scale_N: Tensor, bias_N: Tensor | None) -> Tensor:
@@ -158,24 +173,6 @@ def linear_int4(x_MK: Tensor, packed_NK: Tensor, scale_NG: Tensor, bias_N: Tenso
     return bind(Int4(packed_NK, scale_NG), bias_N)(x_MK)
 
 
-def _multiply(x_MK: Tensor, matrix: CMatrix) -> Tensor:
-    assert x_MK.dtype is torch.float32 and x_MK.shape[-1] == matrix.k, (x_MK.dtype, x_MK.shape)
-    x_MK = x_MK.contiguous()
-    y_MN = torch.empty(*x_MK.shape[:-1], matrix.n)
-    rows = x_MK.numel() // matrix.k
-    if rows:
-        native = library()
-        native.functions.k2_linear(
-            native.set,
-            torch.get_num_threads(),
-            byref(matrix),
-            x_MK.data_ptr(),
-            rows,
-            y_MN.data_ptr(),
-        )
-    return y_MN
-
-
 def arena(size: int) -> Tensor:
     """Return that many bytes of zeros in one piece, on huge pages where the system has them."""
     memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -184,10 +181,14 @@ def arena(size: int) -> Tensor:
     return torch.frombuffer(memory, dtype=torch.uint8)
 
 
+def expect_huge_pages(tensor: Tensor) -> int:
+    """Let memory not yet touched come in huge pages; return the bytes concerned."""
+    return int(library().functions.k2_expect_huge_pages(tensor.data_ptr(), tensor.nbytes))
+
+
 def use_huge_pages(tensor: Tensor) -> int:
     """Move memory in use onto huge pages, in place; return the bytes that are on them now."""
-    size = tensor.numel() * tensor.element_size()
-    return int(library().functions.k2_use_huge_pages(tensor.data_ptr(), size))
+    return int(library().functions.k2_use_huge_pages(tensor.data_ptr(), tensor.nbytes))
 
 
 def read_bandwidth(size: int = 512 << 20, repeats: int = 5) -> float:
@@ -202,20 +203,25 @@ def read_bandwidth(size: int = 512 << 20, repeats: int = 5) -> float:
     return best
 
 
-def _switch() -> str:
-    return os.environ.get(SWITCH, "auto").strip().lower() or "auto"
-
-
-@functools.cache
-def _load(switch: str) -> Library | str:
-    """Return the library, or in words why there is none."""
+def _find() -> Library | str:
+    """Return the library for what the environment says now, or in words why there is none."""
+    switch = os.environ.get(SWITCH, "").strip().lower() or "auto"
     if switch == "off":
         return f"switched off by {SWITCH}=off"
     if switch != "auto" and switch not in SETS:
         return f"{SWITCH}={switch} is none of auto, off, {', '.join(SETS)}"
-    path = _path()
+    return _load(switch, _cache())
+
+
+@functools.cache
+def _load(switch: str, folder: Path) -> Library | str:
+    path = _path(folder)
     if not path.exists():
         return "not built; `kosmos2 native build` compiles them with the system's C compiler"
+    return _open(path, switch)
+
+
+def _open(path: Path, switch: str) -> Library | str:
     try:
         # After torch, so that both share the OpenMP runtime, and so one pool of threads.
         functions = ctypes.CDLL(str(path))
@@ -225,7 +231,7 @@ def _load(switch: str) -> Library | str:
     best = int(functions.k2_best())
     wanted = best if switch == "auto" else SETS.index(switch)
     if wanted > best:
-        return f"{SWITCH}={switch}, but this processor's best is {SETS[best]}"
+        return f"{SWITCH}={switch}, but the best that this processor has is {SETS[best]}"
     return Library(path, functions, wanted)
 
 
@@ -236,17 +242,17 @@ def _declare(functions: ctypes.CDLL) -> None:
     functions.k2_linear.restype = None
     functions.k2_read.argtypes = (c_int, c_int, c_void_p, c_int64)
     functions.k2_read.restype = c_int64
-    functions.k2_use_huge_pages.argtypes = (c_void_p, c_int64)
-    functions.k2_use_huge_pages.restype = c_int64
+    for advise in (functions.k2_expect_huge_pages, functions.k2_use_huge_pages):
+        advise.argtypes = (c_void_p, c_int64)
+        advise.restype = c_int64
 
 
-@functools.cache
-def _path() -> Path:
+def _path(folder: Path) -> Path:
     """Return where the build of exactly these sources lies."""
     digest = hashlib.sha256(" ".join((*FLAGS, platform.machine())).encode())
     for name in SOURCES:
         digest.update(Path(__file__).with_name(name).read_bytes())
-    return _cache() / f"{digest.hexdigest()[:16]}.so"
+    return folder / f"{digest.hexdigest()[:16]}.so"
 
 
 def _cache() -> Path:

@@ -17,81 +17,55 @@ AVX2 static inline __m256i dot32_avx2(__m256i sum, __m256i w, __m256i x) {
 
 AVX2 static inline __m256i load_avx2(const void *p) { return _mm256_loadu_si256(p); }
 
-/* One row of weights times `rows` rows of activations. */
-AVX2 static inline __attribute__((always_inline)) void
-dot8_avx2(const int8_t *w, const int8_t *x, int64_t stride, int64_t k, int rows, int32_t *sums) {
-    __m256i sum[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
-                      _mm256_setzero_si256()};
+AVX2 static int32_t row8_avx2(const Matrix *w, const Rounded *x, int64_t m, int64_t n) {
+    const int8_t *weight = (const int8_t *)w->weight + n * w->k, *block = values_of(x, m);
+    __m256i first = _mm256_setzero_si256(), second = _mm256_setzero_si256();
     int64_t i = 0;
-    for (; i + 32 <= k; i += 32) {
-        __m256i weight = load_avx2(w + i);
-        for (int m = 0; m < rows; m++)
-            sum[m] = dot32_avx2(sum[m], weight, load_avx2(x + m * stride + i));
+    for (; i + BLOCK <= w->k; i += BLOCK, block += x->set * BLOCK) {
+        first = dot32_avx2(first, load_avx2(weight + i), load_avx2(block));
+        second = dot32_avx2(second, load_avx2(weight + i + 32), load_avx2(block + 32));
     }
-    if (i < k) { /* the row's end is copied: what lies behind it may be no memory of ours */
-        int8_t end[32] = {0};
-        memcpy(end, w + i, (size_t)(k - i));
-        for (int m = 0; m < rows; m++)
-            sum[m] = dot32_avx2(sum[m], load_avx2(end), load_avx2(x + m * stride + i));
+    if (i < w->k) { /* the row's end is copied: what lies behind it may be no memory of ours */
+        int8_t end[BLOCK] = {0};
+        memcpy(end, weight + i, (size_t)(w->k - i));
+        first = dot32_avx2(first, load_avx2(end), load_avx2(block));
+        second = dot32_avx2(second, load_avx2(end + 32), load_avx2(block + 32));
     }
-    for (int m = 0; m < rows; m++)
-        sums[m] = sum_avx2(sum[m]);
+    return sum_avx2(_mm256_add_epi32(first, second));
 }
 
-/* A group of 4-bit weights: four products of at most 2 * 15 * 127 still fit 16 bits. */
-AVX2 static inline int32_t dot4_avx2(const uint8_t *w, const int8_t *x) {
-    const __m256i low = _mm256_set1_epi8(15);
-    __m256i pairs = _mm256_setzero_si256();
-    for (int half = 0; half < 2; half++) {
-        __m256i both = load_avx2(w + 32 * half);
-        __m256i first = _mm256_and_si256(both, low);
-        __m256i second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
-        const int8_t *at = x + 32 * half;
-        pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(first, load_avx2(at)));
-        pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(second, load_avx2(at + GROUP / 2)));
-    }
-    return sum_avx2(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+/* 32 bytes of 4-bit weights: two products of at most 2 * 15 * 127 each fit 16 bits, twice. */
+AVX2 static inline __m256i pairs_avx2(const uint8_t *w, const int8_t *low, const int8_t *high) {
+    const __m256i mask = _mm256_set1_epi8(15);
+    __m256i both = load_avx2(w), shifted = _mm256_srli_epi16(both, 4);
+    return _mm256_add_epi16(
+        _mm256_maddubs_epi16(_mm256_and_si256(both, mask), load_avx2(low)),
+        _mm256_maddubs_epi16(_mm256_and_si256(shifted, mask), load_avx2(high)));
 }
 
 AVX2 static float row4_avx2(const Matrix *w, const Rounded *x, int64_t m, int64_t n) {
     const uint8_t *weight = (const uint8_t *)w->weight + n * (w->k / 2);
     const uint16_t *scale = (const uint16_t *)w->scale + n * x->groups;
-    const int8_t *values = x->values + m * x->stride;
+    const int8_t *low = values_of(x, m);
     float total = 0;
-    for (int64_t g = 0; g < x->groups; g++) {
-        int32_t sum = dot4_avx2(weight + g * (GROUP / 2), values + g * GROUP);
+    for (int64_t g = 0; g < x->groups; g++, weight += GROUP / 2, low += 2 * x->set * BLOCK) {
+        const int8_t *high = low + x->set * BLOCK;
+        __m256i pairs = _mm256_add_epi16(pairs_avx2(weight, low, high),
+                                         pairs_avx2(weight + 32, low + 32, high + 32));
+        int32_t sum = sum_avx2(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
         total += (float)(sum - 8 * x->partials[m * x->groups + g]) * _cvtsh_ss(scale[g]);
     }
     return total;
 }
 
-AVX2 static void row8_avx2(const Matrix *w, const Rounded *x, int64_t m, int64_t n, int rows,
-                           float *y, int64_t stride) {
-    const int8_t *weight = (const int8_t *)w->weight + n * w->k;
-    const int8_t *values = x->values + m * x->stride;
-    int32_t sums[4];
-    if (rows == 4)
-        dot8_avx2(weight, values, x->stride, w->k, 4, sums);
-    else
-        for (int i = 0; i < rows; i++)
-            dot8_avx2(weight, values + i * x->stride, x->stride, w->k, 1, sums + i);
-    for (int i = 0; i < rows; i++)
-        y[(m + i) * stride + n] =
-            finish8_avx2(sums[i], x->scale[m + i], ((const float *)w->scale)[n],
-                         w->bias ? w->bias + n : NULL);
-}
-
 AVX2 static void product_avx2(const Matrix *w, const Rounded *x, Tile tile, float *y,
                               int64_t stride) {
-    for (int64_t n = tile.n0; n < tile.n1; n++)
-        for (int64_t m = tile.m0; m < tile.m1; m += 4) {
-            int rows = tile.m1 - m < 4 ? (int)(tile.m1 - m) : 4;
-            if (w->bits == 8)
-                row8_avx2(w, x, m, n, rows, y, stride);
-            else
-                for (int i = 0; i < rows; i++)
-                    y[(m + i) * stride + n] =
-                        finish4_avx2(row4_avx2(w, x, m + i, n), x->scale[m + i],
-                                     w->bias ? w->bias + n : NULL);
-        }
+    for (int64_t n = tile.n0; n < tile.n1; n++) {
+        const float *bias = w->bias ? w->bias + n : NULL;
+        for (int64_t m = tile.m0; m < tile.m1; m++)
+            y[m * stride + n] =
+                w->bits == 8 ? finish8_avx2(row8_avx2(w, x, m, n), x->scale[m],
+                                            ((const float *)w->scale)[n], bias)
+                             : finish4_avx2(row4_avx2(w, x, m, n), x->scale[m], bias);
+    }
 }

@@ -1,24 +1,29 @@
 /* Products with AVX-512 VNNI: 64 multiplications of an unsigned by a signed byte in one step.
  *
- * Few rows: a row of weights is read once, in order (the processor fetches one stream best), and
- * multiplied by all rows of activations. Many rows: 64 rows of weights are repacked so that a lane
- * belongs to one of them, and blocks of 6 x 64 results stay in registers.
+ * One row: weights are read in order, which the processor foresees best. A few rows: four rows of
+ * weights at a time, fetched ahead in order. Many rows: 64 rows of weights are repacked so that a
+ * lane belongs to one of them, and blocks of 6 x 64 results stay in registers.
  */
 
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c")))
+#define AVX512 TARGET
 #define INLINE512 AVX512 static inline __attribute__((always_inline))
 
-enum { LANES = 16, PANEL = 64, TALL = 6, FEW8 = 8, FEW4 = 2 };
+enum { LANES = 16, PANEL = 64, TALL = 6, TALL4 = 3, FEW8 = 8 };
+
+/* ---- lanes --------------------------------------------------------------------------------- */
 
 /* Lane i of the result is the sum of v[i]'s lanes. */
 INLINE512 __m512i sums_of_16(const __m512i *v) {
     __m512i two[8], four[4], eight[2];
+#pragma GCC unroll 8
     for (int i = 0; i < 8; i++)
         two[i] = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]),
                                   _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]));
+#pragma GCC unroll 4
     for (int i = 0; i < 4; i++)
         four[i] = _mm512_add_epi32(_mm512_unpacklo_epi64(two[2 * i], two[2 * i + 1]),
                                    _mm512_unpackhi_epi64(two[2 * i], two[2 * i + 1]));
+#pragma GCC unroll 2
     for (int i = 0; i < 2; i++)
         eight[i] = _mm512_add_epi32(_mm512_shuffle_i32x4(four[2 * i], four[2 * i + 1], 0x88),
                                     _mm512_shuffle_i32x4(four[2 * i], four[2 * i + 1], 0xdd));
@@ -29,26 +34,49 @@ INLINE512 __m512i sums_of_16(const __m512i *v) {
 /* A square of 16 x 16 words, rows to columns. */
 INLINE512 void transpose(__m512i *v) {
     __m512i a[16], b[16];
+#pragma GCC unroll 8
     for (int i = 0; i < 8; i++) {
         a[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
         a[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
     }
-    for (int i = 0; i < 4; i++)
-        for (int j = 0; j < 2; j++) {
-            b[4 * i + 2 * j] = _mm512_unpacklo_epi64(a[4 * i + j], a[4 * i + 2 + j]);
-            b[4 * i + 2 * j + 1] = _mm512_unpackhi_epi64(a[4 * i + j], a[4 * i + 2 + j]);
-        }
-    for (int j = 0; j < 4; j++)
-        for (int i = 0; i < 2; i++) {
-            a[8 * i + j] = _mm512_shuffle_i32x4(b[8 * i + j], b[8 * i + 4 + j], 0x88);
-            a[8 * i + 4 + j] = _mm512_shuffle_i32x4(b[8 * i + j], b[8 * i + 4 + j], 0xdd);
-        }
-    for (int j = 0; j < 4; j++) {
-        v[j] = _mm512_shuffle_i32x4(a[j], a[8 + j], 0x88);
-        v[8 + j] = _mm512_shuffle_i32x4(a[j], a[8 + j], 0xdd);
-        v[4 + j] = _mm512_shuffle_i32x4(a[4 + j], a[12 + j], 0x88);
-        v[12 + j] = _mm512_shuffle_i32x4(a[4 + j], a[12 + j], 0xdd);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        int from = i / 2 * 4 + i % 2;
+        b[2 * i] = _mm512_unpacklo_epi64(a[from], a[from + 2]);
+        b[2 * i + 1] = _mm512_unpackhi_epi64(a[from], a[from + 2]);
     }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        int from = i / 4 * 8 + i % 4;
+        a[from] = _mm512_shuffle_i32x4(b[from], b[from + 4], 0x88);
+        a[from + 4] = _mm512_shuffle_i32x4(b[from], b[from + 4], 0xdd);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        v[i] = _mm512_shuffle_i32x4(a[i], a[8 + i], 0x88);
+        v[8 + i] = _mm512_shuffle_i32x4(a[i], a[8 + i], 0xdd);
+    }
+}
+
+INLINE512 __mmask16 mask_of(int64_t count) {
+    return count >= LANES ? 0xffff : (__mmask16)((1u << count) - 1);
+}
+
+INLINE512 __mmask64 mask64_of(int64_t count) { return count >= 64 ? ~0ull : (1ull << count) - 1; }
+
+/* VNNI wants one side unsigned: weights get 128 added, 128 * (sum of x) is taken off at the end. */
+INLINE512 __m512i unsign(__m512i w) { return _mm512_xor_si512(w, _mm512_set1_epi8(-128)); }
+
+INLINE512 __m512i low_half(__m512i both) { return _mm512_and_si512(both, _mm512_set1_epi8(15)); }
+
+INLINE512 __m512i high_half(__m512i both) {
+    return _mm512_and_si512(_mm512_srli_epi16(both, 4), _mm512_set1_epi8(15));
+}
+
+INLINE512 __m512i four_bytes(const int8_t *x) {
+    int32_t four;
+    memcpy(&four, x, sizeof four);
+    return _mm512_set1_epi32(four);
 }
 
 /* (float)sum * (row_scale * scale) + bias for up to 16 rows of weights from n on. */
@@ -70,119 +98,263 @@ INLINE512 void store4(const Matrix *w, int64_t n, __mmask16 some, __m512 sum, fl
     _mm512_mask_storeu_ps(y + n, some, result);
 }
 
-INLINE512 __mmask16 mask_of(int64_t count) {
-    return count >= LANES ? 0xffff : (__mmask16)((1u << count) - 1);
-}
+/* Bytes, measured: far enough that memory answers before they are used. */
+enum { SOON = 1 << 10, AHEAD = 16 << 10 };
 
-/* VNNI wants one side unsigned: weights get 128 added, 128 * (sum of x) is taken off at the end. */
-INLINE512 __m512i unsign(__m512i w) { return _mm512_xor_si512(w, _mm512_set1_epi8(-128)); }
+/* Into the second cache: the first one's few open requests are left to the loads themselves. */
+INLINE512 void fetch(const void *at) { _mm_prefetch((const char *)at, _MM_HINT_T1); }
 
-/* Sums of one row of 8-bit weights with `rows` rows of activations, 16 lanes each. */
-INLINE512 void dot8_avx512(const int8_t *w, int64_t k, const int8_t *x, int64_t stride, int rows,
-                           __m512i *sums) {
-    /* Chains of dependent additions are as many as their latency, whatever the rows. */
-    const int chains = rows == 1 ? 4 : rows < 4 ? 2 : 1;
-    __m512i sum[FEW8][4];
-    for (int m = 0; m < rows; m++)
-        for (int c = 0; c < chains; c++)
-            sum[m][c] = _mm512_setzero_si512();
-    int64_t i = 0;
-    for (; i + BLOCK * chains <= k; i += BLOCK * chains)
-#pragma GCC unroll 4
-        for (int c = 0; c < chains; c++) {
-            __m512i weight = unsign(_mm512_loadu_si512(w + i + c * BLOCK));
-#pragma GCC unroll 8
-            for (int m = 0; m < rows; m++)
-                sum[m][c] = _mm512_dpbusd_epi32(
-                    sum[m][c], weight, _mm512_load_si512(x + m * stride + i + c * BLOCK));
-        }
-    for (; i < k; i += BLOCK) {
-        __mmask64 some = k - i >= BLOCK ? ~0ull : (1ull << (k - i)) - 1;
-        __m512i weight = unsign(_mm512_maskz_loadu_epi8(some, w + i));
-#pragma GCC unroll 8
-        for (int m = 0; m < rows; m++)
-            sum[m][0] =
-                _mm512_dpbusd_epi32(sum[m][0], weight, _mm512_load_si512(x + m * stride + i));
-    }
-    for (int m = 0; m < rows; m++) {
-        for (int c = 1; c < chains; c++)
-            sum[m][0] = _mm512_add_epi32(sum[m][0], sum[m][c]);
-        sums[m * LANES] = sum[m][0];
-    }
-}
+/* ---- panels of 64 rows of weights ---------------------------------------------------------- */
 
-INLINE512 void few8_rows(const Matrix *w, const Rounded *x, Tile tile, int rows, float *y,
-                         int64_t stride) {
-    __m512i sums[FEW8 * LANES];
-    const int8_t *values = x->values + tile.m0 * x->stride;
-    for (int64_t n = tile.n0; n < tile.n1; n += LANES) {
-        int64_t count = tile.n1 - n < LANES ? tile.n1 - n : LANES;
-        const int8_t *weight = (const int8_t *)w->weight + n * w->k;
-        for (int64_t i = 0; i < count; i++)
-            dot8_avx512(weight + i * w->k, w->k, values, x->stride, rows, sums + i);
-        for (int64_t i = count; i < LANES; i++)
-            for (int m = 0; m < rows; m++)
-                sums[m * LANES + i] = _mm512_setzero_si512();
-        for (int64_t m = 0; m < rows; m++) {
-            __m512i offset = _mm512_set1_epi32(128 * x->sums[tile.m0 + m]);
-            store8(w, n, mask_of(count),
-                   _mm512_sub_epi32(sums_of_16(sums + m * LANES), offset), x->scale[tile.m0 + m],
-                   y + (tile.m0 + m) * stride);
-        }
-    }
-}
+/* `weights` holds for every 4 columns 4 bytes of row 0, 4 of row 1, ...; `scales` (4 bits) 64
+ * floats for every group. */
+typedef struct {
+    const Matrix *w;
+    const Rounded *x;
+    uint8_t *weights;
+    float *scales;
+    int64_t n, count; /* the rows of weights */
+    const uint8_t *soon; /* what the next panel is made of: fetched while this one is used, */
+    int64_t soon_step;   /* two lines for every 4 columns, until it is 0 */
+    float *y;
+    int64_t stride;
+} Panel;
 
-INLINE512 __m512i low_half(__m512i both) {
-    return _mm512_and_si512(both, _mm512_set1_epi8(15));
-}
-
-INLINE512 __m512i high_half(__m512i both) {
-    return _mm512_and_si512(_mm512_srli_epi16(both, 4), _mm512_set1_epi8(15));
-}
-
-INLINE512 __m512 halves_to_floats(__mmask16 some, const uint16_t *halves) {
-    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(some, halves));
-}
-
-/* Scaled sums of up to 16 groups of one row of 4-bit weights: lane g is group g. */
-INLINE512 void dot4_avx512(const uint8_t *w, const uint16_t *scale, const Rounded *x, int64_t m,
-                           int64_t g, int rows, float *scaled, int64_t scaled_stride) {
-    __m512i sums[FEW4 * LANES];
-    int64_t count = x->groups - g < LANES ? x->groups - g : LANES;
-    const int8_t *values = x->values + m * x->stride + g * GROUP;
+INLINE512 void put_square(__m512i *square, uint8_t *at) {
+    transpose(square);
 #pragma GCC unroll 16
-    for (int64_t i = 0; i < LANES; i++) {
-        if (i >= count) {
-            for (int r = 0; r < rows; r++)
-                sums[r * LANES + i] = _mm512_setzero_si512();
-            continue;
+    for (int i = 0; i < LANES; i++)
+        _mm512_store_si512(at + i * (4 * PANEL), square[i]);
+}
+
+AVX512 static void pack8(const Panel *p) {
+    int64_t k = p->w->k;
+    const int8_t *first = (const int8_t *)p->w->weight + p->n * k, *last = first + (p->count - 1) * k;
+    for (int64_t r = 0; r < PANEL; r += LANES)
+        for (int64_t i = 0; i < k; i += BLOCK) {
+            __mmask64 some = mask64_of(k - i);
+            __m512i square[LANES];
+#pragma GCC unroll 16
+            for (int j = 0; j < LANES; j++) {
+                /* Rows behind the end repeat the last one; their results are not stored. */
+                const int8_t *row = first + (r + j) * k;
+                fetch(first + r * k + i * LANES + j * LINE + AHEAD);
+                square[j] = unsign(_mm512_maskz_loadu_epi8(some, (row < last ? row : last) + i));
+            }
+            put_square(square, p->weights + i * PANEL + r * 4);
         }
-        __m512i both = _mm512_loadu_si512(w + (g + i) * (GROUP / 2));
-        __m512i low = low_half(both), high = high_half(both);
-#pragma GCC unroll 2
-        for (int r = 0; r < rows; r++) {
-            const int8_t *at = values + r * x->stride + i * GROUP;
-            __m512i sum =
-                _mm512_dpbusd_epi32(_mm512_setzero_si512(), low, _mm512_load_si512(at));
-            sums[r * LANES + i] = _mm512_dpbusd_epi32(sum, high, _mm512_load_si512(at + GROUP / 2));
+}
+
+/* Scales of 16 rows of weights, group after group: `stride` floats apart. */
+AVX512 static void pack_scales(const Matrix *w, int64_t groups, int64_t n, int64_t last, float *to,
+                               int64_t stride) {
+    for (int64_t g = 0; g < groups; g += LANES) {
+        __mmask16 some = mask_of(groups - g);
+        __m512i square[LANES];
+#pragma GCC unroll 16
+        for (int j = 0; j < LANES; j++) {
+            int64_t row = n + j < last ? n + j : last;
+            const uint16_t *scale = (const uint16_t *)w->scale + row * groups + g;
+            square[j] = _mm512_castps_si512(_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(some, scale)));
+        }
+        transpose(square);
+#pragma GCC unroll 16
+        for (int j = 0; j < LANES; j++)
+            if (g + j < groups)
+                _mm512_store_si512(to + (g + j) * stride, square[j]);
+    }
+}
+
+AVX512 static void pack4(const Panel *p) {
+    int64_t size = p->w->k / 2, last = p->n + p->count - 1;
+    const uint8_t *weight = p->w->weight;
+    for (int64_t r = 0; r < PANEL; r += LANES) {
+        pack_scales(p->w, p->x->groups, p->n + r, last, p->scales + r, PANEL);
+        for (int64_t i = 0; i < size; i += GROUP / 2) {
+            __m512i square[LANES];
+#pragma GCC unroll 16
+            for (int j = 0; j < LANES; j++) {
+                int64_t row = p->n + r + j < last ? p->n + r + j : last;
+                fetch(weight + (p->n + r) * size + i * LANES + j * LINE + AHEAD);
+                square[j] = _mm512_loadu_si512(weight + row * size + i);
+            }
+            transpose(square);
+            uint8_t *at = p->weights + 2 * i * PANEL + r * 4;
+#pragma GCC unroll 16
+            for (int j = 0; j < LANES; j++) {
+                _mm512_store_si512(at + j * (4 * PANEL), low_half(square[j]));
+                _mm512_store_si512(at + (LANES + j) * (4 * PANEL), high_half(square[j]));
+            }
         }
     }
-    __m512 factor = halves_to_floats(mask_of(count), scale + g);
-#pragma GCC unroll 2
-    for (int r = 0; r < rows; r++) {
-        const int32_t *partials = x->partials + (m + r) * x->groups + g;
-        __m512i eight = _mm512_slli_epi32(_mm512_maskz_loadu_epi32(mask_of(count), partials), 3);
-        __m512i sum = _mm512_sub_epi32(sums_of_16(sums + r * LANES), eight);
-        _mm512_storeu_ps(scaled + r * scaled_stride,
-                         _mm512_mul_ps(_mm512_cvtepi32_ps(sum), factor));
+}
+
+INLINE512 void finish_block8(const Panel *p, int64_t m, __m512i a, __m512i b, __m512i c,
+                             __m512i d) {
+    const __m512i sum[4] = {a, b, c, d};
+    __m512i offset = _mm512_set1_epi32(128 * p->x->sums[m]);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        if (i * LANES < p->count)
+            store8(p->w, p->n + i * LANES, mask_of(p->count - i * LANES),
+                   _mm512_sub_epi32(sum[i], offset), p->x->scale[m], p->y + m * p->stride);
+}
+
+INLINE512 void finish_block4(const Panel *p, int64_t m, __m512 a, __m512 b, __m512 c, __m512 d) {
+    const __m512 total[4] = {a, b, c, d};
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        if (i * LANES < p->count)
+            store4(p->w, p->n + i * LANES, mask_of(p->count - i * LANES), total[i],
+                   p->x->scale[m], p->y + m * p->stride);
+}
+
+/* ---- kernels for 1 to 6 rows of activations ------------------------------------------------ */
+
+typedef struct {
+    const int8_t *rows[4];
+} Four;
+
+typedef struct {
+    const uint8_t *rows[LANES];
+    const float *scales; /* LANES for each group */
+} Sixteen;
+
+#define ROWS 1
+#define EACH(f) f(0)
+#include "native_rows512.h"
+#define ROWS 2
+#define EACH(f) f(0) f(1)
+#include "native_rows512.h"
+#define ROWS 3
+#define EACH(f) f(0) f(1) f(2)
+#include "native_rows512.h"
+#define ROWS 4
+#define EACH(f) f(0) f(1) f(2) f(3)
+#include "native_rows512.h"
+#define ROWS 5
+#define EACH(f) f(0) f(1) f(2) f(3) f(4)
+#include "native_rows512.h"
+#define ROWS 6
+#define EACH(f) f(0) f(1) f(2) f(3) f(4) f(5)
+#include "native_rows512.h"
+#define ROWS 7
+#define EACH(f) f(0) f(1) f(2) f(3) f(4) f(5) f(6)
+#include "native_rows512.h"
+#define ROWS 8
+#define EACH(f) f(0) f(1) f(2) f(3) f(4) f(5) f(6) f(7)
+#include "native_rows512.h"
+
+typedef void (*Dot8)(const Four *w, int64_t k, const int8_t *x, int64_t step, __m512i *sums);
+typedef void (*Dot4)(const Sixteen *w, const Rounded *x, const int8_t *value, __m512 *total);
+typedef void (*BlockOf)(const Panel *p, int64_t m0);
+
+static const Dot8 dot8_of[] = {NULL, dot8_1, dot8_2, dot8_3, dot8_4, dot8_5, dot8_6};
+static const Dot4 dot4_of[] = {NULL,   dot4_1, dot4_2, dot4_3, dot4_4,
+                               dot4_5, dot4_6, dot4_7, dot4_8};
+static const BlockOf block8_of[] = {NULL,     block8_1, block8_2, block8_3,
+                                    block8_4, block8_5, block8_6};
+static const BlockOf block4_of[] = {NULL, block4_1, block4_2, block4_3};
+
+/* ---- one row ------------------------------------------------------------------------------- */
+
+/* Two rows of weights from far apart: two streams are read faster than one, and four chains of
+ * additions do not wait for each other. */
+AVX512 static void dot8_pair(const int8_t *w, const int8_t *v, int64_t k, const int8_t *x,
+                             __m512i *sum_w, __m512i *sum_v) {
+    __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;
+    int64_t i = 0;
+    for (; i + 2 * BLOCK <= k; i += 2 * BLOCK) {
+        fetch(w + i + SOON), fetch(w + i + SOON + LINE);
+        fetch(v + i + SOON), fetch(v + i + SOON + LINE);
+        __m512i first = _mm512_load_si512(x + i), second = _mm512_load_si512(x + i + BLOCK);
+        a = _mm512_dpbusd_epi32(a, unsign(_mm512_loadu_si512(w + i)), first);
+        b = _mm512_dpbusd_epi32(b, unsign(_mm512_loadu_si512(w + i + BLOCK)), second);
+        c = _mm512_dpbusd_epi32(c, unsign(_mm512_loadu_si512(v + i)), first);
+        d = _mm512_dpbusd_epi32(d, unsign(_mm512_loadu_si512(v + i + BLOCK)), second);
+    }
+    for (; i < k; i += BLOCK) {
+        __mmask64 some = mask64_of(k - i);
+        __m512i value = _mm512_load_si512(x + i);
+        a = _mm512_dpbusd_epi32(a, unsign(_mm512_maskz_loadu_epi8(some, w + i)), value);
+        c = _mm512_dpbusd_epi32(c, unsign(_mm512_maskz_loadu_epi8(some, v + i)), value);
+    }
+    *sum_w = _mm512_add_epi32(a, b);
+    *sum_v = _mm512_add_epi32(c, d);
+}
+
+AVX512 static void finish8(const Matrix *w, const Rounded *x, int64_t m, int64_t n, int64_t count,
+                           const __m512i *sums, float *y) {
+    __m512i offset = _mm512_set1_epi32(128 * x->sums[m]);
+    store8(w, n, mask_of(count), _mm512_sub_epi32(sums_of_16(sums), offset), x->scale[m], y);
+}
+
+AVX512 static void one8(const Matrix *w, const Rounded *x, Tile tile, float *y) {
+    int64_t half = (tile.n1 - tile.n0 + 2 * LANES - 1) / (2 * LANES) * LANES, k = w->k;
+    const int8_t *weight = (const int8_t *)w->weight, *values = values_of(x, 0);
+    for (int64_t n = tile.n0; n < tile.n0 + half; n += LANES) {
+        __m512i first[LANES], second[LANES];
+        for (int64_t i = n; i < n + LANES; i++) {
+            /* Rows behind the end repeat the last one; their results are not stored. */
+            int64_t row = i < tile.n1 ? i : tile.n1 - 1;
+            int64_t other = i + half < tile.n1 ? i + half : tile.n1 - 1;
+            dot8_pair(weight + row * k, weight + other * k, k, values, first + i - n,
+                      second + i - n);
+        }
+        finish8(w, x, 0, n, tile.n1 - n, first, y);
+        if (n + half < tile.n1)
+            finish8(w, x, 0, n + half, tile.n1 - n - half, second, y);
+    }
+}
+
+/* Sum of one group of 4-bit weights, in lanes. */
+INLINE512 __m512i dot4_group(const uint8_t *w, const int8_t *x) {
+    fetch(w + SOON);
+    __m512i both = _mm512_loadu_si512(w), sum = _mm512_setzero_si512();
+    sum = _mm512_dpbusd_epi32(sum, low_half(both), _mm512_load_si512(x));
+    return _mm512_dpbusd_epi32(sum, high_half(both), _mm512_load_si512(x + GROUP / 2));
+}
+
+INLINE512 __m512i sums_of_16_groups(const uint8_t *w, const int8_t *x) {
+    __m512i sums[LANES];
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++)
+        sums[i] = dot4_group(w + i * (GROUP / 2), x + i * GROUP);
+    return sums_of_16(sums);
+}
+
+INLINE512 __m512i sums_of_groups(const uint8_t *w, const int8_t *x, int64_t count) {
+    __m512i sums[LANES];
+    for (int i = 0; i < LANES; i++)
+        sums[i] = i < count ? dot4_group(w + i * (GROUP / 2), x + i * GROUP)
+                            : _mm512_setzero_si512();
+    return sums_of_16(sums);
+}
+
+/* One row of 4-bit weights: scaled[g] is the scaled sum of group g. */
+AVX512 static void dot4_row(const Matrix *w, int64_t n, const Rounded *x, float *scaled) {
+    const uint8_t *weight = (const uint8_t *)w->weight + n * (w->k / 2);
+    const uint16_t *scale = (const uint16_t *)w->scale + n * x->groups;
+    for (int64_t g = 0; g < x->groups; g += LANES) {
+        int64_t count = x->groups - g;
+        const uint8_t *at = weight + g * (GROUP / 2);
+        const int8_t *value = x->values + g * GROUP;
+        __m512i sum = count >= LANES ? sums_of_16_groups(at, value)
+                                     : sums_of_groups(at, value, count);
+        __mmask16 some = mask_of(count);
+        __m512i offset = _mm512_slli_epi32(_mm512_maskz_loadu_epi32(some, x->partials + g), 3);
+        __m512 factor = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(some, scale + g));
+        __m512 value_of = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, offset));
+        _mm512_storeu_ps(scaled + g, _mm512_mul_ps(value_of, factor));
     }
 }
 
 /* Groups are added one after the other, as in every set; lanes are 16 rows of weights. */
-INLINE512 __m512 add_groups(const float *scaled, int64_t padded, int64_t groups) {
+AVX512 static __m512 add_groups(const float *scaled, int64_t padded, int64_t groups) {
     __m512 total = _mm512_setzero_ps();
     for (int64_t g = 0; g < padded; g += LANES) {
         __m512i square[LANES];
+#pragma GCC unroll 16
         for (int i = 0; i < LANES; i++)
             square[i] = _mm512_loadu_si512(scaled + i * padded + g);
         transpose(square);
@@ -194,211 +366,103 @@ INLINE512 __m512 add_groups(const float *scaled, int64_t padded, int64_t groups)
     return total;
 }
 
-INLINE512 void few4_rows(const Matrix *w, const Rounded *x, Tile tile, int rows, float *y,
-                         int64_t stride) {
-    int64_t padded = (x->groups + LANES - 1) / LANES * LANES;
-    float *scaled = (float *)reserve(&few_store, (size_t)(rows * LANES * padded) * sizeof(float));
+AVX512 static void one4(const Matrix *w, const Rounded *x, Tile tile, float *y) {
+    int64_t half = (tile.n1 - tile.n0 + 2 * LANES - 1) / (2 * LANES) * LANES;
+    int64_t padded = (x->groups + LANES - 1) / LANES * LANES, last = tile.n1 - 1;
+    float *first = (float *)reserve(&few_store, (size_t)(2 * LANES * padded) * sizeof(float));
+    float *second = first + LANES * padded;
+    for (int64_t n = tile.n0; n < tile.n0 + half; n += LANES) {
+        for (int64_t i = 0; i < LANES; i++) {
+            dot4_row(w, n + i < last ? n + i : last, x, first + i * padded);
+            dot4_row(w, n + i + half < last ? n + i + half : last, x, second + i * padded);
+        }
+        store4(w, n, mask_of(tile.n1 - n), add_groups(first, padded, x->groups), x->scale[0], y);
+        if (n + half < tile.n1)
+            store4(w, n + half, mask_of(tile.n1 - n - half),
+                   add_groups(second, padded, x->groups), x->scale[0], y);
+    }
+}
+
+/* ---- products ------------------------------------------------------------------------------ */
+
+/* Sums of 16 rows of weights with 2 to 8 rows of activations, four rows of weights at a time. */
+AVX512 static void dot8_16(const Matrix *w, const Rounded *x, int64_t n, int64_t count, int rows,
+                           __m512i *sums) {
+    const int8_t *first = (const int8_t *)w->weight + n * w->k, *values = values_of(x, 0);
+    int start = rows > TALL ? rows / 2 : 0; /* 7 and 8 go in two parts */
+    for (int64_t i = 0; i < LANES; i += 4) {
+        Four four;
+        for (int64_t j = 0; j < 4; j++)
+            four.rows[j] = first + (i + j < count ? i + j : count - 1) * w->k;
+        dot8_of[rows - start](&four, w->k, values, x->set * BLOCK, sums + i);
+        if (start)
+            dot8_of[start](&four, w->k, values + (rows - start) * BLOCK, x->set * BLOCK,
+                           sums + (rows - start) * LANES + i);
+    }
+}
+
+AVX512 static void few8(const Matrix *w, const Rounded *x, Tile tile, float *y, int64_t stride) {
+    __m512i sums[FEW8 * LANES];
     for (int64_t n = tile.n0; n < tile.n1; n += LANES) {
         int64_t count = tile.n1 - n < LANES ? tile.n1 - n : LANES;
-        for (int64_t i = 0; i < count; i++)
-            for (int64_t g = 0; g < x->groups; g += LANES)
-                dot4_avx512((const uint8_t *)w->weight + (n + i) * (w->k / 2),
-                            (const uint16_t *)w->scale + (n + i) * x->groups, x, tile.m0, g, rows,
-                            scaled + i * padded + g, LANES * padded);
-        for (int64_t r = 0; r < rows; r++)
-            store4(w, n, mask_of(count),
-                   add_groups(scaled + r * LANES * padded, padded, x->groups),
-                   x->scale[tile.m0 + r], y + (tile.m0 + r) * stride);
+        dot8_16(w, x, n, count, (int)x->rows, sums);
+        for (int64_t m = 0; m < x->rows; m++)
+            finish8(w, x, m, n, count, sums + m * LANES, y + m * stride);
     }
 }
 
-AVX512 static void few_avx512(const Matrix *w, const Rounded *x, Tile tile, float *y,
-                              int64_t stride) {
-    if (w->bits == 4) {
-        switch (tile.m1 - tile.m0) {
-        case 1: few4_rows(w, x, tile, 1, y, stride); break;
-        default: few4_rows(w, x, tile, 2, y, stride);
-        }
-        return;
-    }
-    switch (tile.m1 - tile.m0) {
-    case 1: few8_rows(w, x, tile, 1, y, stride); break;
-    case 2: few8_rows(w, x, tile, 2, y, stride); break;
-    case 3: few8_rows(w, x, tile, 3, y, stride); break;
-    case 4: few8_rows(w, x, tile, 4, y, stride); break;
-    case 5: few8_rows(w, x, tile, 5, y, stride); break;
-    case 6: few8_rows(w, x, tile, 6, y, stride); break;
-    case 7: few8_rows(w, x, tile, 7, y, stride); break;
-    default: few8_rows(w, x, tile, 8, y, stride);
+AVX512 static void few4(const Matrix *w, const Rounded *x, Tile tile, float *y, int64_t stride) {
+    float *scales =
+        (float *)reserve(&few_store, (size_t)(x->groups * LANES) * sizeof(float));
+    for (int64_t n = tile.n0; n < tile.n1; n += LANES) {
+        __m512 total[FEW8];
+        Sixteen sixteen = {.scales = scales};
+        for (int64_t i = n; i < n + LANES; i++)
+            sixteen.rows[i - n] =
+                (const uint8_t *)w->weight + (i < tile.n1 ? i : tile.n1 - 1) * (w->k / 2);
+        pack_scales(w, x->groups, n, tile.n1 - 1, scales, LANES);
+        dot4_of[x->rows](&sixteen, x, x->values, total);
+        for (int64_t m = 0; m < x->rows; m++)
+            store4(w, n, mask_of(tile.n1 - n), total[m], x->scale[m], y + m * stride);
     }
 }
 
-/* Panel of 64 rows of weights: for every 4 columns, 4 bytes of row 0, 4 of row 1, ... */
-INLINE512 void put_square(__m512i *square, uint8_t *panel) {
-    transpose(square);
-    for (int i = 0; i < LANES; i++)
-        _mm512_store_si512(panel + i * (4 * PANEL), square[i]);
-}
-
-AVX512 static void pack8(const Matrix *w, int64_t n, int64_t count, uint8_t *panel) {
-    for (int64_t r = 0; r < PANEL; r += LANES)
-        for (int64_t i = 0; i < w->k; i += BLOCK) {
-            __mmask64 some = w->k - i >= BLOCK ? ~0ull : (1ull << (w->k - i)) - 1;
-            __m512i square[LANES];
-            for (int j = 0; j < LANES; j++) {
-                const int8_t *at = (const int8_t *)w->weight + (n + r + j) * w->k + i;
-                square[j] = r + j < count ? unsign(_mm512_maskz_loadu_epi8(some, at))
-                                          : _mm512_setzero_si512();
-            }
-            put_square(square, panel + i * PANEL + r * 4);
-        }
-}
-
-AVX512 static void pack4(const Matrix *w, int64_t n, int64_t count, uint8_t *panel) {
-    for (int64_t r = 0; r < PANEL; r += LANES)
-        for (int64_t i = 0; i < w->k; i += GROUP) {
-            __m512i low[LANES], high[LANES];
-            for (int j = 0; j < LANES; j++) {
-                const uint8_t *at = (const uint8_t *)w->weight + ((n + r + j) * w->k + i) / 2;
-                __m512i both =
-                    r + j < count ? _mm512_loadu_si512(at) : _mm512_setzero_si512();
-                low[j] = low_half(both);
-                high[j] = high_half(both);
-            }
-            put_square(low, panel + i * PANEL + r * 4);
-            put_square(high, panel + (i + GROUP / 2) * PANEL + r * 4);
-        }
-}
-
-/* Scales of a panel, group after group: 64 floats each. */
-AVX512 static void pack_scales(const Matrix *w, int64_t n, int64_t count, int64_t groups,
-                               float *scales) {
-    for (int64_t r = 0; r < PANEL; r++)
-        for (int64_t g = 0; g < groups; g++)
-            scales[g * PANEL + r] =
-                r < count ? _cvtsh_ss(((const uint16_t *)w->scale)[(n + r) * groups + g]) : 0.0f;
-}
-
-/* `rows` x 64 sums over columns i0..i1 of a panel. */
-INLINE512 void block_sums(const uint8_t *panel, const int8_t *x, int64_t stride, int64_t i0,
-                          int64_t i1, int rows, __m512i sum[TALL][4]) {
-    for (int m = 0; m < rows; m++)
-        for (int c = 0; c < 4; c++)
-            sum[m][c] = _mm512_setzero_si512();
-    for (int64_t i = i0; i < i1; i += 4) {
-        const uint8_t *at = panel + i * PANEL;
-        __m512i w0 = _mm512_load_si512(at), w1 = _mm512_load_si512(at + 64);
-        __m512i w2 = _mm512_load_si512(at + 128), w3 = _mm512_load_si512(at + 192);
-#pragma GCC unroll 6
-        for (int m = 0; m < rows; m++) {
-            int32_t four;
-            memcpy(&four, x + m * stride + i, sizeof four);
-            __m512i value = _mm512_set1_epi32(four);
-            sum[m][0] = _mm512_dpbusd_epi32(sum[m][0], w0, value);
-            sum[m][1] = _mm512_dpbusd_epi32(sum[m][1], w1, value);
-            sum[m][2] = _mm512_dpbusd_epi32(sum[m][2], w2, value);
-            sum[m][3] = _mm512_dpbusd_epi32(sum[m][3], w3, value);
-        }
-    }
-}
-
-/* What a block of results needs beside the panel. */
-typedef struct {
-    const Matrix *w;
-    const Rounded *x;
-    const uint8_t *panel;
-    const float *scales;
-    int64_t n, count;
-    float *y;
-    int64_t stride;
-} Panel;
-
-INLINE512 void block8(const Panel *p, int64_t m0, int rows) {
-    __m512i sum[TALL][4];
-    const Rounded *x = p->x;
-    block_sums(p->panel, x->values + m0 * x->stride, x->stride, 0, (x->k + 3) / 4 * 4, rows, sum);
-    for (int m = 0; m < rows; m++) {
-        __m512i offset = _mm512_set1_epi32(128 * x->sums[m0 + m]);
-        for (int c = 0; c < 4; c++)
-            if (c * LANES < p->count)
-                store8(p->w, p->n + c * LANES, mask_of(p->count - c * LANES),
-                       _mm512_sub_epi32(sum[m][c], offset), x->scale[m0 + m],
-                       p->y + (m0 + m) * p->stride);
-    }
-}
-
-INLINE512 void block4(const Panel *p, int64_t m0, int rows) {
-    __m512i sum[TALL][4];
-    __m512 total[TALL][4]; /* more than there are registers: a group's end goes through memory */
-    const Rounded *x = p->x;
-    for (int m = 0; m < rows; m++)
-        for (int c = 0; c < 4; c++)
-            total[m][c] = _mm512_setzero_ps();
-    for (int64_t g = 0; g < x->groups; g++) {
-        block_sums(p->panel, x->values + m0 * x->stride, x->stride, g * GROUP, (g + 1) * GROUP,
-                   rows, sum);
-#pragma GCC unroll 6
-        for (int m = 0; m < rows; m++) {
-            __m512i eight = _mm512_set1_epi32(8 * x->partials[(m0 + m) * x->groups + g]);
-#pragma GCC unroll 4
-            for (int c = 0; c < 4; c++) {
-                __m512 value = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum[m][c], eight));
-                __m512 scale = _mm512_load_ps(p->scales + g * PANEL + c * LANES);
-                total[m][c] = _mm512_add_ps(total[m][c], _mm512_mul_ps(value, scale));
-            }
-        }
-    }
-    for (int m = 0; m < rows; m++)
-        for (int c = 0; c < 4; c++)
-            if (c * LANES < p->count)
-                store4(p->w, p->n + c * LANES, mask_of(p->count - c * LANES), total[m][c],
-                       x->scale[m0 + m], p->y + (m0 + m) * p->stride);
-}
-
-INLINE512 void block(const Panel *p, int64_t m0, int rows) {
-    if (p->w->bits == 8)
-        block8(p, m0, rows);
-    else
-        block4(p, m0, rows);
-}
-
-AVX512 static void blocks(const Panel *p, int64_t m0, int64_t m1) {
-    for (; m0 + TALL <= m1; m0 += TALL)
-        block(p, m0, TALL);
-    switch (m1 - m0) {
-    case 5: block(p, m0, 5); break;
-    case 4: block(p, m0, 4); break;
-    case 3: block(p, m0, 3); break;
-    case 2: block(p, m0, 2); break;
-    case 1: block(p, m0, 1); break;
-    default: break;
-    }
-}
-
-AVX512 static void many_avx512(const Matrix *w, const Rounded *x, Tile tile, float *y,
-                               int64_t stride) {
+AVX512 static void many(const Matrix *w, const Rounded *x, Tile tile, float *y, int64_t stride) {
     size_t panel_size = (size_t)(x->stride * PANEL);
     size_t scales_size = (size_t)(x->groups * PANEL) * sizeof(float);
     char *next = reserve(&panel_store, panel_size + scales_size);
-    uint8_t *panel = carve(&next, panel_size);
-    float *scales = carve(&next, scales_size);
-    for (int64_t n = tile.n0; n < tile.n1; n += PANEL) {
-        int64_t count = tile.n1 - n < PANEL ? tile.n1 - n : PANEL;
-        if (w->bits == 8) {
-            pack8(w, n, count, panel);
-        } else {
-            pack4(w, n, count, panel);
-            pack_scales(w, n, count, x->groups, scales);
+    Panel p = {.w = w, .x = x, .y = y, .stride = stride};
+    p.weights = carve(&next, panel_size);
+    p.scales = carve(&next, scales_size);
+    const BlockOf *block_of = w->bits == 8 ? block8_of : block4_of;
+    const int64_t tall = w->bits == 8 ? TALL : TALL4, size = w->k * w->bits / 8;
+    for (p.n = tile.n0; p.n < tile.n1; p.n += PANEL) {
+        const uint8_t *next = (const uint8_t *)w->weight + (p.n + PANEL) * size;
+        const uint8_t *end = next + PANEL * size;
+        p.count = tile.n1 - p.n < PANEL ? tile.n1 - p.n : PANEL;
+        if (w->bits == 8)
+            pack8(&p);
+        else
+            pack4(&p);
+        for (int64_t m = tile.m0; m < tile.m1; m += tall) {
+            p.soon_step = next < end ? 2 * LINE : 0;
+            p.soon = next < end ? next : p.weights;
+            block_of[tile.m1 - m < tall ? tile.m1 - m : tall](&p, m);
+            next += x->stride / 4 * p.soon_step;
         }
-        Panel p = {w, x, panel, scales, n, count, y, stride};
-        blocks(&p, tile.m0, tile.m1);
     }
 }
 
 AVX512 static void product_avx512(const Matrix *w, const Rounded *x, Tile tile, float *y,
                                   int64_t stride) {
-    if (tile.m1 - tile.m0 <= (w->bits == 8 ? FEW8 : FEW4))
-        few_avx512(w, x, tile, y, stride);
+    if (w->bits == 8 && x->rows == 1)
+        one8(w, x, tile, y);
+    else if (w->bits == 8 && x->rows <= FEW8)
+        few8(w, x, tile, y, stride);
+    else if (w->bits == 4 && x->rows == 1)
+        one4(w, x, tile, y);
+    else if (w->bits == 4 && x->rows <= FEW8)
+        few4(w, x, tile, y, stride);
     else
-        many_avx512(w, x, tile, y, stride);
+        many(w, x, tile, y, stride);
 }

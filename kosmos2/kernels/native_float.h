@@ -1,8 +1,8 @@
 /* Norms, rounding, GELU and attention in plain C, included once for each instruction set.
  *
  * The includer defines TARGET (a function attribute) and NAME(x) (x with the set's suffix). Loops
- * are written for the compiler to vectorise. Rows never share a sum, so that a row's result does
- * not depend on the rows beside it.
+ * are written for the compiler to vectorise, in a way that every set gives the same bits. Rows
+ * never share a sum, so a row's result does not depend on the rows beside it.
  */
 
 TARGET static int64_t NAME(total)(const int64_t *x, int64_t n) {
@@ -15,20 +15,44 @@ TARGET static int64_t NAME(total)(const int64_t *x, int64_t n) {
 
 /* Adding and subtracting 1.5 * 2^23 rounds to the nearest integer, ties to even, in every set. */
 #define ROUND_MAGIC 12582912.0f
+#define SLOTS_AHEAD 4
+
+/* Sums go by 16 lanes and then by halves, whatever the set: a compiler left alone would choose the
+ * order by the set's width and by where the numbers happen to lie. */
+TARGET static inline float NAME(sum_of)(const Lanes *lanes) {
+    Half half = lanes->halves[0] + lanes->halves[1];
+    Quarter quarter = ((Quarter *)&half)[0] + ((Quarter *)&half)[1];
+    return (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
+}
+
+/* x[0..count), zeros behind it. */
+TARGET static inline void NAME(lanes_of)(const float *x, int64_t count, Lanes *lanes) {
+    if (count >= 16) {
+        memcpy(lanes, x, sizeof *lanes);
+    } else {
+        memset(lanes, 0, sizeof *lanes);
+        memcpy(lanes, x, (size_t)count * sizeof *x);
+    }
+}
 
 TARGET static void NAME(normalise)(const float *x, Norm norm, float eps, int64_t n, float *y) {
-    float sum = 0, squares = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++)
-        sum += x[i];
-    float mean = sum / (float)n;
-#pragma omp simd reduction(+ : squares)
-    for (int64_t i = 0; i < n; i++)
-        squares += (x[i] - mean) * (x[i] - mean);
-    float gain = 1.0f / __builtin_sqrtf(squares / (float)n + eps);
+    Lanes sum = {0}, squares = {0}, part;
+    for (int64_t i = 0; i < n; i += 16) {
+        NAME(lanes_of)(x + i, n - i, &part);
+        sum.whole += part.whole;
+    }
+    float mean = NAME(sum_of)(&sum) / (float)n;
 #pragma omp simd
     for (int64_t i = 0; i < n; i++)
-        y[i] = (x[i] - mean) * gain * norm.weight[i] + norm.bias[i];
+        y[i] = x[i] - mean;
+    for (int64_t i = 0; i < n; i += 16) {
+        NAME(lanes_of)(y + i, n - i, &part);
+        squares.whole += part.whole * part.whole;
+    }
+    float gain = 1.0f / __builtin_sqrtf(NAME(sum_of)(&squares) / (float)n + eps);
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = y[i] * gain * norm.weight[i] + norm.bias[i];
 }
 
 /* Same operations in the same order as kernels.quantized.round_rows: equal to the last bit. */
@@ -39,24 +63,25 @@ TARGET static void NAME(round_row)(const float *x, const Rounded *out, int64_t r
         largest = __builtin_fabsf(x[i]) > largest ? __builtin_fabsf(x[i]) : largest;
     out->scale[row] = largest / LEVELS;
 
-    int8_t *values = out->values + row * out->stride;
-    int32_t total = 0;
-    for (int64_t group = 0; group < out->groups; group++) {
-        int64_t start = group * GROUP;
-        int64_t stop = start + GROUP < out->k ? start + GROUP : out->k;
+    int32_t total = 0, *partials = out->partials + row * out->groups;
+    memset(partials, 0, (size_t)out->groups * sizeof *partials);
+    int8_t *block = values_of(out, row);
+    for (int64_t start = 0; start < out->k; start += BLOCK, block += out->set * BLOCK) {
+        int64_t count = out->k - start < BLOCK ? out->k - start : BLOCK;
         int32_t sum = 0;
+        if (count < BLOCK)
+            memset(block, 0, BLOCK);
 #pragma omp simd reduction(+ : sum)
-        for (int64_t i = start; i < stop; i++) {
-            float nearest = x[i] / largest * LEVELS + ROUND_MAGIC - ROUND_MAGIC;
+        for (int64_t i = 0; i < count; i++) {
+            float nearest = x[start + i] / largest * LEVELS + ROUND_MAGIC - ROUND_MAGIC;
             int32_t value = (int32_t)nearest;
-            values[i] = (int8_t)value;
+            block[i] = (int8_t)value;
             sum += value;
         }
-        out->partials[row * out->groups + group] = sum;
+        partials[start / GROUP] += sum;
         total += sum;
     }
     out->sums[row] = total;
-    memset(values + out->k, 0, (size_t)(out->stride - out->k));
 }
 
 /* erf as a ratio of polynomials on -4..4, where it reaches 1 in float; off by 3e-7 at most. */
@@ -110,36 +135,48 @@ TARGET static inline float NAME(exp)(float x) {
 }
 
 TARGET static inline float NAME(dot)(const float *x, const float *y, int64_t n) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++)
-        sum += x[i] * y[i];
-    return sum;
+    Lanes sum = {0}, a, b;
+    for (int64_t i = 0; i < n; i += 16) {
+        NAME(lanes_of)(x + i, n - i, &a);
+        NAME(lanes_of)(y + i, n - i, &b);
+        sum.whole += a.whole * b.whole;
+    }
+    return NAME(sum_of)(&sum);
 }
 
 TARGET static void NAME(softmax)(float *x, int64_t n) {
-    float largest = x[0], sum = 0;
+    float largest = x[0];
+    Lanes sum = {0}, part;
 #pragma omp simd reduction(max : largest)
     for (int64_t i = 0; i < n; i++)
         largest = x[i] > largest ? x[i] : largest;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
         x[i] = NAME(exp)(x[i] - largest);
-        sum += x[i];
+    for (int64_t i = 0; i < n; i += 16) {
+        NAME(lanes_of)(x + i, n - i, &part);
+        sum.whole += part.whole;
     }
-    float scale = 1.0f / sum;
+    float scale = 1.0f / NAME(sum_of)(&sum);
 #pragma omp simd
     for (int64_t i = 0; i < n; i++)
         x[i] *= scale;
 }
 
-/* Slot after slot, because the heads of a slot lie side by side: memory is read in order. */
+/* Ask for memory that is needed soon: slots lie too far apart for the processor to foresee. */
+TARGET static inline void NAME(fetch_floats)(const float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i += LINE / (int64_t)sizeof *x)
+        __builtin_prefetch(x + i, 0, 2);
+}
+
+/* Slot after slot, because the heads of a slot lie side by side. */
 TARGET static inline void NAME(attend_heads)(const Attention *job, int64_t head_width) {
     int64_t longest = job->num_keys + job->num_queries - 1;
     int64_t slot_size = 2 * job->width;
     float scale = 1.0f / __builtin_sqrtf((float)head_width);
     for (int64_t slot = 0; slot < longest; slot++) {
         const float *key = job->held + slot * slot_size;
+        NAME(fetch_floats)(key + SLOTS_AHEAD * slot_size, job->num_heads * head_width);
         int64_t first = slot < job->num_keys ? 0 : slot - job->num_keys + 1;
         for (int64_t head = 0; head < job->num_heads; head++)
             for (int64_t query = first; query < job->num_queries; query++)
@@ -156,6 +193,7 @@ TARGET static inline void NAME(attend_heads)(const Attention *job, int64_t head_
     }
     for (int64_t slot = 0; slot < longest; slot++) {
         const float *value = job->held + job->width + slot * slot_size;
+        NAME(fetch_floats)(value + SLOTS_AHEAD * slot_size, job->num_heads * head_width);
         int64_t first = slot < job->num_keys ? 0 : slot - job->num_keys + 1;
         for (int64_t head = 0; head < job->num_heads; head++)
             for (int64_t query = first; query < job->num_queries; query++) {
@@ -188,3 +226,4 @@ static inline float NAME(finish4)(float sum, float row_scale, const float *bias)
 }
 
 #undef ROUND_MAGIC
+#undef SLOTS_AHEAD

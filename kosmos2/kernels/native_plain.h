@@ -18,28 +18,27 @@ static float half_to_float(uint16_t half) {
     return value;
 }
 
-static int32_t dot8_plain(const int8_t *w, const int8_t *x, int64_t k) {
+static int32_t row8_plain(const Matrix *w, const Rounded *x, int64_t m, int64_t n) {
+    const int8_t *weight = (const int8_t *)w->weight + n * w->k, *block = values_of(x, m);
     int32_t sum = 0;
-    for (int64_t i = 0; i < k; i++)
-        sum += (int32_t)w[i] * x[i];
+    for (int64_t start = 0; start < w->k; start += BLOCK, block += x->set * BLOCK)
+        for (int64_t i = 0; i < BLOCK && start + i < w->k; i++)
+            sum += (int32_t)weight[start + i] * block[i];
     return sum;
 }
 
-/* One group: byte j holds number j in its low half and number j + 64 in its high half. */
-static int32_t dot4_plain(const uint8_t *w, const int8_t *x) {
-    int32_t sum = 0;
-    for (int i = 0; i < GROUP / 2; i++)
-        sum += (w[i] & 15) * x[i] + (w[i] >> 4) * x[i + GROUP / 2];
-    return sum;
-}
-
+/* Byte j of a group holds number j in its low half and number j + 64, a block on, in the other. */
 static float row4_plain(const Matrix *w, const Rounded *x, int64_t m, int64_t n) {
     const uint8_t *weight = (const uint8_t *)w->weight + n * (w->k / 2);
     const uint16_t *scale = (const uint16_t *)w->scale + n * x->groups;
+    const int8_t *low = values_of(x, m);
     float total = 0;
-    for (int64_t g = 0; g < x->groups; g++) {
-        int32_t sum = dot4_plain(weight + g * (GROUP / 2), x->values + m * x->stride + g * GROUP);
-        total += (float)(sum - 8 * x->partials[m * x->groups + g]) * half_to_float(scale[g]);
+    for (int64_t g = 0; g < x->groups; g++, weight += GROUP / 2, low += 2 * x->set * BLOCK) {
+        const int8_t *high = low + x->set * BLOCK;
+        int32_t sum = -8 * x->partials[m * x->groups + g];
+        for (int i = 0; i < GROUP / 2; i++)
+            sum += (weight[i] & 15) * low[i] + (weight[i] >> 4) * high[i];
+        total += (float)sum * half_to_float(scale[g]);
     }
     return total;
 }
@@ -47,15 +46,10 @@ static float row4_plain(const Matrix *w, const Rounded *x, int64_t m, int64_t n)
 static void product_plain(const Matrix *w, const Rounded *x, Tile tile, float *y, int64_t stride) {
     for (int64_t n = tile.n0; n < tile.n1; n++) {
         const float *bias = w->bias ? w->bias + n : NULL;
-        for (int64_t m = tile.m0; m < tile.m1; m++) {
-            if (w->bits == 4) {
-                y[m * stride + n] = finish4_plain(row4_plain(w, x, m, n), x->scale[m], bias);
-                continue;
-            }
-            int32_t sum =
-                dot8_plain((const int8_t *)w->weight + n * w->k, x->values + m * x->stride, w->k);
-            float scale = ((const float *)w->scale)[n];
-            y[m * stride + n] = finish8_plain(sum, x->scale[m], scale, bias);
-        }
+        for (int64_t m = tile.m0; m < tile.m1; m++)
+            y[m * stride + n] =
+                w->bits == 8 ? finish8_plain(row8_plain(w, x, m, n), x->scale[m],
+                                             ((const float *)w->scale)[n], bias)
+                             : finish4_plain(row4_plain(w, x, m, n), x->scale[m], bias);
     }
 }

@@ -8,6 +8,15 @@ enum { GROUP = 128 };  /* numbers of a 4-bit row that share a scale */
 enum { BLOCK = 64 };   /* rounded activations are padded with zeros to a multiple of this */
 enum { LEVELS = 127 }; /* the largest rounded activation */
 
+/* 16 floats, in registers of whatever width a function's instruction set has. */
+typedef float Whole __attribute__((vector_size(64)));
+typedef float Half __attribute__((vector_size(32)));
+typedef float Quarter __attribute__((vector_size(16)));
+typedef union {
+    Whole whole;
+    Half halves[2];
+} Lanes;
+
 /* (python) A weight matrix of n rows and k columns, row-major, as the files hold it. */
 typedef struct {
     const void *weight; /* 8 bits: int8 (n, k). 4 bits: bytes (n, k / 2), two values + 8 in each */
@@ -17,16 +26,23 @@ typedef struct {
     int64_t bits;
 } Matrix;
 
-/* Activations rounded row by row to -127..127. */
+/* Activations rounded row by row to -127..127. `set` rows lie interleaved, a block of each in turn,
+ * so that kernels which read them side by side read memory in order. */
 typedef struct {
     int64_t rows, k;
-    int64_t stride;    /* bytes from row to row: k rounded up to BLOCK */
+    int64_t set;
+    int64_t stride;    /* bytes of a row: k rounded up to BLOCK */
     int64_t groups;    /* ceil(k / GROUP) */
-    int8_t *values;    /* (rows, stride) */
+    int8_t *values;    /* (rows / set, stride / BLOCK, set, BLOCK) */
     float *scale;      /* (rows) */
     int32_t *sums;     /* (rows): of all values of a row */
     int32_t *partials; /* (rows, groups): of the values of a group */
 } Rounded;
+
+/* Return block 0 of a row; its next block is set * BLOCK bytes on. */
+static inline int8_t *values_of(const Rounded *x, int64_t row) {
+    return x->values + row / x->set * x->set * x->stride + row % x->set * BLOCK;
+}
 
 /* A rectangle of a product: rows m0..m1 of the activations, rows n0..n1 of the matrix. */
 typedef struct {
