@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kosmos2.api import questions
-from kosmos2.api.loading import choose_device, choose_precision, load_runner
+from kosmos2.api.loading import choose_device, load_runner, use_physical_cores
 from kosmos2.api.questions import Heard, Question, Span
 from kosmos2.api.replies import Answer, Caption, Description, Found, Reply, Trace
 from kosmos2.api.settings import DEFAULTS, Settings
@@ -68,10 +68,11 @@ class Kosmos2:
         """Return the embedded model, or that of a folder, a `kosmos-2.pt` or a hub name.
 
         The device "auto" is a GPU if there is one. The dtype is auto, fp32, bf16, fp16, int8, int4,
-        fp8 or fp64; see `choose_precision`.
+        fp8 or fp64; see `load_runner`.
         """
         place = choose_device(device)
-        runner, tokenizer = load_runner(name_or_path, choose_precision(dtype, place), place)
+        use_physical_cores()
+        runner, tokenizer = load_runner(name_or_path, dtype, place)
         engine = Engine(runner, tokenizer.vocabulary, Limits(max_rows=settings.batch_size))
         return cls(engine, tokenizer, str(name_or_path), settings)
 
