@@ -93,7 +93,7 @@ def _allowed_cpus() -> int:
 def multiplies_bf16(device: torch.device) -> bool:
     """Tell whether a device has instructions for products in bfloat16."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     if device.type != "cpu":
         return True
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -39,7 +39,7 @@ def train(
     Example:  kosmos2 train recipes/train/embedded.toml --out runs/embedded
     """
     from kosmos2 import config
-    from kosmos2.api.model import choose_device
+    from kosmos2.api.loading import choose_device
     from kosmos2.scenes import Sprites, default_cache
     from kosmos2.training import run
     from kosmos2.training.recipe import TrainRecipe

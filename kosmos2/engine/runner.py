@@ -18,6 +18,7 @@ from kosmos2.engine.cache import RowCache
 from kosmos2.kernels.kind import Precision
 from kosmos2.kernels.linear import Table
 from kosmos2.model import ModelConfig, TextConfig
+from kosmos2.model.attention import split_heads
 from kosmos2.model.decoder import PADDING_ID, sinusoids
 from kosmos2.model.resampler import Resampler
 from kosmos2.model.vision import VisionTower
@@ -149,15 +150,14 @@ def attend_rows(
     query_BTD: Tensor, held_BS2D: Tensor, mask_BTS: Tensor | None, num_heads: int
 ) -> Tensor:
     """Return mixed_BTD of queries over the slots of their rows."""
-    dtype = query_BTD.dtype
-    query_BHTK = query_BTD.to(held_BS2D.dtype).unflatten(2, (num_heads, -1)).transpose(1, 2)
-    key_BHSK = held_BS2D[:, :, 0].unflatten(2, (num_heads, -1)).transpose(1, 2)
-    value_BHSK = held_BS2D[:, :, 1].unflatten(2, (num_heads, -1)).transpose(1, 2)
+    query_BHTK = split_heads(query_BTD.to(held_BS2D.dtype), num_heads)
+    key_BHSK = split_heads(held_BS2D[:, :, 0], num_heads)
+    value_BHSK = split_heads(held_BS2D[:, :, 1], num_heads)
     mask_BHTS = None if mask_BTS is None else mask_BTS.unsqueeze(1)
     mixed_BHTK = F.scaled_dot_product_attention(
         query_BHTK, key_BHSK, value_BHSK, attn_mask=mask_BHTS
     )
-    return mixed_BHTK.transpose(1, 2).flatten(2).to(dtype)
+    return mixed_BHTK.transpose(1, 2).flatten(2).to(query_BTD.dtype)
 
 
 class Runner:

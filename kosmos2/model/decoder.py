@@ -68,9 +68,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.width, padding_idx=PADDING_ID)
-        self.blocks = nn.ModuleList(
-            DecoderBlock(config) for _ in range(config.num_layers)
-        )
+        self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
 
     def forward(

@@ -119,7 +119,7 @@ def engine_of(model: Network, limits: Limits | None = None) -> Engine:
 
 
 def scripted(script: Sequence[int], otherwise: int) -> Engine:
-    """Return an engine that wants the tokens of a script, and `otherwise` where one is forbidden."""
+    """Return an engine that wants the tokens of a script, `otherwise` where one is forbidden."""
     rest = list(script)
 
     def logits(hidden_MD: Tensor) -> Tensor:

@@ -303,7 +303,10 @@ def test_the_ngram_rule_yields_to_the_constraint() -> None:
         ({"image_mask": (False,)}, "1 entries, 9 tokens"),
         ({"max_new_tokens": 0}, "at least 1, got 0"),
         ({"latents": ()}, "3 image positions and no picture"),
-        ({"latents": (torch.zeros(3, 32),) * 2}, "3 image positions, its 2 pictures bring 6 vectors"),
+        (
+            {"latents": (torch.zeros(3, 32),) * 2},
+            "3 image positions, its 2 pictures bring 6 vectors",
+        ),
         ({"latents": (torch.zeros(1, 3, 32),)}, r"two dimensions, got shapes \[\(1, 3, 32\)\]"),
     ],
 )
