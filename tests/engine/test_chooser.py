@@ -217,6 +217,22 @@ def _longer(case: Case, ids: Sequence[int]) -> Case:
     return Case(case.request, [*case.pushed, *ids], case.allowed, case.logits_V)
 
 
+@given(st.lists(cases(), min_size=2, max_size=5), st.integers(1, 3))
+def test_nothing_is_left_at_a_slot_of_the_row_that_was_there(batch: list[Case], size: int) -> None:
+    rules = Rules(no_repeat=NoRepeat.TRANSFORMERS, ngram_size=size, repetition_penalty=1.5)
+    chooser = Chooser(VOCABULARY, CPU)
+    for round_of in (batch[::-1], batch):
+        for slot, case in enumerate(round_of):
+            chooser.put(slot, request(case.request.ids, rules=rules))
+            chooser.push(slot, case.pushed)
+    logits_RV = torch.stack([case.logits_V for case in batch])
+    scores_RV = chooser.scores(logits_RV, range(len(batch)), [None] * len(batch))
+    for scores_V, case in zip(scores_RV, batch, strict=True):
+        fresh = Case(request(case.request.ids, rules=rules), case.pushed, None, case.logits_V)
+        expected = slow_scores(fresh, case.logits_V.log_softmax(-1).tolist())
+        assert scores_V.tolist() == pytest.approx(expected, abs=1e-5)
+
+
 def test_a_slot_without_a_row_may_be_moved() -> None:
     chooser = Chooser(VOCABULARY, CPU)
     chooser.put(0, request([0, 4]))
