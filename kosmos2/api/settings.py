@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kosmos2.engine import Greedy, Rules, Sampling
+from kosmos2.engine import Beam, Greedy, Rules, Sampling
 from kosmos2.errors import ConfigError
 
 
@@ -19,8 +19,11 @@ class Settings:
     """
     max_new_tokens: int = 256
     """Of free text; a forced form has room for its longest answer."""
-    sampling: Greedy | Sampling = field(default_factory=Greedy)
-    """Every question is drawn with the same seed, so its answer does not depend on the others."""
+    sampling: Greedy | Sampling | Beam = field(default_factory=Greedy)
+    """Every question is drawn with the same seed, so its answer does not depend on the others.
+
+    A search needs as many rows as it has beams: no more than batch_size.
+    """
     best_of: int = 1
     """Draw so many answers to each question, with seed, seed + 1, ...; keep the most probable."""
     rules: Rules = field(default_factory=Rules)
@@ -29,6 +32,11 @@ class Settings:
         for name in ("batch_size", "max_new_tokens", "best_of"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if isinstance(self.sampling, Beam) and self.sampling.width > self.batch_size:
+            raise ConfigError(
+                f"a search of {self.sampling.width} beams needs a batch_size of as many rows, "
+                f"got {self.batch_size}"
+            )
         if self.best_of > 1 and not isinstance(self.sampling, Sampling):
             raise ConfigError(
                 f"best_of is {self.best_of}, but without sampling all answers are the same. "

@@ -12,11 +12,12 @@ from kosmos2.engine.request import (
     original_max_new_tokens,
 )
 from kosmos2.engine.runner import Runner
-from kosmos2.engine.sampling import Greedy, NoRepeat, Rules, Sampling, compat
+from kosmos2.engine.sampling import Beam, Greedy, NoRepeat, Rules, Sampling, compat
 from kosmos2.engine.scheduler import Limits
 
 __all__ = [
     "FREE",
+    "Beam",
     "BoxConstraint",
     "CaptionConstraint",
     "Constraint",

@@ -56,10 +56,10 @@ class RowCache:
             spans.append((start, stop))
         return spans
 
-    def copy_row(self, source: int, target: int) -> None:
-        """Make one row equal to another."""
+    def copy_row(self, source: int, target: int, shared: int = 0) -> None:
+        """Make one row equal to another, which has the first `shared` tokens already."""
         length = self.lengths[source]
-        self.memory[:, target, :length] = self.memory[:, source, :length]
+        self.memory[:, target, shared:length] = self.memory[:, source, shared:length]
         self.lengths[target] = length
 
     def read(self, row: int, start: int, stop: int) -> Tensor:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from kosmos2.engine.constraint import Allowed
-from kosmos2.engine.history import Histories
+from kosmos2.engine.constraint import Allowed, Gate
+from kosmos2.engine.history import Histories, upload
 from kosmos2.engine.plan import Ban, Gates, Plan, Planner, Rows, RowState
-from kosmos2.engine.request import Request
+from kosmos2.engine.request import Request, Step
 from kosmos2.engine.sampling import (
     BREAK,
     Draws,
@@ -44,6 +45,46 @@ class Chosen:
         columns = (self.ids_R.double(), self.logprobs_R.double(), self.masses_R.double())
         ids, logprobs, masses = torch.stack(columns).tolist()
         return [int(id) for id in ids], logprobs, masses
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A token with which a text may go on."""
+
+    step: Step
+    score: float
+    """Its log-probability after the rules."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Offers:
+    """The M best tokens of each row, with -inf where there are fewer."""
+
+    ids_RM: Tensor
+    scores_RM: Tensor
+    logprobs_RM: Tensor
+    masses_RM: Tensor
+
+    def host(self) -> list[list[Offer]]:
+        """Return the offers of each row, the best first, of equals the lower id.
+
+        One copy from the device.
+        """
+        columns = (self.ids_RM, self.scores_RM, self.logprobs_RM, self.masses_RM)
+        rows_RM4 = torch.stack([each_RM.double() for each_RM in columns], dim=-1).tolist()
+        return [
+            [
+                Offer(step_of(int(id), logprob, mass), score)
+                for id, score, logprob, mass in sorted(row, key=lambda each: (-each[1], each[0]))
+                if score != -math.inf
+            ]
+            for row in rows_RM4
+        ]
+
+
+def step_of(id: int, logprob: float, mass: float) -> Step:
+    """Return a step that the model chose, from numbers."""
+    return Step(id=id, logprob=logprob, mass=None if math.isnan(mass) else mass)
 
 
 class Chooser:
@@ -109,7 +150,22 @@ class Chooser:
             answers_R, answer_logprobs_R = _answers(logprobs_RV, plan.gates)
             ids_R = _with_rows(ids_R, plan.gates.rows, answers_R)
             picked_R = _with_rows(picked_R, plan.gates.rows, answer_logprobs_R)
-        return Chosen(ids_R, picked_R, self._masses(logprobs_RV, ids_R))
+        masses_R = self._masses(logprobs_RV, ids_R[:, None])[:, 0]
+        return Chosen(ids_R, picked_R, masses_R)
+
+    def offer(
+        self, logits_RV: Tensor, slots: Sequence[int], allowed: Sequence[Allowed], most: int
+    ) -> Offers:
+        """Return the best tokens of each row by `scores`, at most `most` of them."""
+        scores_RV = self.scores(logits_RV, slots, allowed)
+        scores_RM, ids_RM = scores_RV.topk(min(most, self._vocabulary.size), dim=-1)
+        logprobs_RV = logits_RV.float().log_softmax(dim=-1)
+        picked_RM = logprobs_RV.gather(1, ids_RM)
+        gates = [row for row, ids in enumerate(allowed) if isinstance(ids, Gate)]
+        if gates:
+            gates_G = upload(gates, scores_RM.device)
+            picked_RM = picked_RM.index_copy(0, gates_G, scores_RM[gates_G])
+        return Offers(ids_RM, scores_RM, picked_RM, self._masses(logprobs_RV, ids_RM))
 
     def scores(self, logits_RV: Tensor, slots: Sequence[int], allowed: Sequence[Allowed]) -> Tensor:
         """Return scores_RV: log-probabilities after the rules, -inf for what cannot be chosen.
@@ -169,12 +225,14 @@ class Chooser:
         after_RV = forbid(before_RV, torch.cat(ids, dim=1) - first, torch.cat(where, dim=1))
         return leave_some(after_RV, before_RV) if ban.may_take_all else after_RV
 
-    def _masses(self, logprobs_RV: Tensor, ids_R: Tensor) -> Tensor:
-        cells_R = ids_R - self._vocabulary.first_location
-        is_location_R, cells_R = cells_R >= 0, cells_R.clamp(min=0)
-        near_RN = logprobs_RV.gather(1, self._near_CN[cells_R]).exp()
-        masses_R = (near_RN * self._is_near_CN[cells_R]).sum(dim=-1, dtype=torch.float64)
-        return torch.where(is_location_R, masses_R.clamp(max=1.0), torch.nan)
+    def _masses(self, logprobs_RV: Tensor, ids_RM: Tensor) -> Tensor:
+        """Return masses_RM of M tokens of each row."""
+        cells_RM = ids_RM - self._vocabulary.first_location
+        is_location_RM, cells_RM = cells_RM >= 0, cells_RM.clamp(min=0)
+        near_RMN = self._near_CN[cells_RM]
+        probabilities_RMN = logprobs_RV.gather(1, near_RMN.flatten(1)).exp().view(near_RMN.shape)
+        masses_RM = (probabilities_RMN * self._is_near_CN[cells_RM]).sum(-1, dtype=torch.float64)
+        return torch.where(is_location_RM, masses_RM.clamp(max=1.0), torch.nan)
 
     def _counted(self, slot: int, id: int) -> int:
         """Return a token of the text as it stands in the history of a row."""

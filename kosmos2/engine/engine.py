@@ -9,8 +9,9 @@ from collections.abc import Generator, Sequence
 import torch
 from torch import Tensor
 
+from kosmos2.engine.beam import BeamSearch, begin
 from kosmos2.engine.request import Generation, Request, Score, ScoreRequest, Step, StopReason
-from kosmos2.engine.rows import Row, ScoreRow
+from kosmos2.engine.rows import Owner, Row, ScoreRow
 from kosmos2.engine.runner import Runner
 from kosmos2.engine.scheduler import Limits, Scheduler
 from kosmos2.errors import RequestError, VocabularyError
@@ -87,11 +88,11 @@ class Engine:
     def stream(self, request: Request) -> Generator[Step, None, Generation]:
         """Yield each new token when it is there; return the whole answer (`yield from`).
 
-        A stream that is closed early frees its row.
+        A stream that is closed early frees its row. A beam search yields all tokens at its end.
         """
         return self._stream(self._row(request))
 
-    def _stream(self, row: Row) -> Generator[Step, None, Generation]:
+    def _stream(self, row: Row | BeamSearch) -> Generator[Step, None, Generation]:
         said = 0
         try:
             with self._lock:
@@ -106,7 +107,7 @@ class Engine:
             with self._lock:
                 self.scheduler.cancel(row)
 
-    def _drive(self, rows: Sequence[Row] | Sequence[ScoreRow]) -> None:
+    def _drive(self, rows: Sequence[Owner]) -> None:
         try:
             with self._lock:
                 for row in rows:
@@ -120,16 +121,16 @@ class Engine:
                     self.scheduler.cancel(row)
             raise
 
-    def _step(self, row: Row | ScoreRow) -> None:
+    def _step(self, row: Owner) -> None:
         with self._lock:
             if row.stop is None:  # another thread may have brought it to its end meanwhile
                 self.scheduler.step()
         if row.stop is StopReason.CANCELLED:
             raise RequestError("this request was cancelled by the failure of a batch mate")
 
-    def _row(self, request: Request) -> Row:
+    def _row(self, request: Request) -> Row | BeamSearch:
         self._check(request)
-        return Row(request, self.vocabulary)
+        return begin(request, self.vocabulary)
 
     def _check(self, prompt: Request | ScoreRequest) -> None:
         _check_ids(prompt.ids, self.vocabulary, "the prompt")

@@ -9,7 +9,7 @@ from enum import StrEnum
 from torch import Tensor
 
 from kosmos2.engine.constraint import Constraint
-from kosmos2.engine.sampling import Greedy, Rules, Sampling
+from kosmos2.engine.sampling import Beam, Greedy, Rules, Sampling
 from kosmos2.errors import RequestError
 
 
@@ -26,7 +26,7 @@ class Request:
     Requests that hold the same tensor share its prefill.
     """
     max_new_tokens: int
-    sampling: Greedy | Sampling = field(default_factory=Greedy)
+    sampling: Greedy | Sampling | Beam = field(default_factory=Greedy)
     rules: Rules = field(default_factory=Rules)
     constraint: Constraint | None = None
     """None for an answer of any form."""
@@ -118,6 +118,10 @@ class Generation:
     stop: StopReason
     mean_logprob: float
     """Over the tokens that the model chose and the end of text that ended them, if one did."""
+    score: float | None = None
+    """By which a search of two beams or more ranked it, see `Beam`."""
+    others: tuple[Generation, ...] = ()
+    """The next best answers, where a search was asked for more than one."""
 
     @property
     def ids(self) -> tuple[int, ...]:

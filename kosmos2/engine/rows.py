@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from typing import Protocol
 
 from torch import Tensor
 
@@ -14,9 +15,35 @@ from kosmos2.errors import RequestError
 from kosmos2.vocab.special import Vocabulary
 
 
-class Row:
-    """A request that is answered token by token."""
+class Owner(Protocol):
+    """What waits for its turn and is answered: it has rows of the batch until it stops."""
 
+    stop: StopReason | None
+
+    @property
+    def num_rows(self) -> int:
+        """Return the most rows it ever has."""
+        ...
+
+    @property
+    def longest(self) -> int:
+        """Return the most tokens that one of its rows will ever have read."""
+        ...
+
+    @property
+    def rows(self) -> Sequence[Row | ScoreRow]:
+        """Return its rows; it joins with one."""
+        ...
+
+    def jump(self) -> object:
+        """Write the tokens that its constraint leaves no choice about."""
+        ...
+
+
+class Row:
+    """A request that is answered token by token, or one text of a search."""
+
+    num_rows = 1
     num_asked = 1
     """The next token is asked for behind this many of the last pending tokens."""
 
@@ -35,6 +62,14 @@ class Row:
             self.allowed = request.constraint.allowed(self._state, request.max_new_tokens)
             if self.allowed == ():
                 raise RequestError("the constraint allows no first token")
+
+    @property
+    def owner(self) -> Owner:
+        return self
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        return [self]
 
     @property
     def longest(self) -> int:
@@ -92,6 +127,8 @@ class Row:
 class ScoreRow:
     """A continuation whose probability is read off in one pass."""
 
+    num_rows = 1
+
     def __init__(self, request: ScoreRequest) -> None:
         self.request = request
         self.stop: StopReason | None = None
@@ -100,11 +137,22 @@ class ScoreRow:
         self._score: Score | None = None
 
     @property
+    def owner(self) -> Owner:
+        return self
+
+    @property
+    def rows(self) -> Sequence[ScoreRow]:
+        return [self]
+
+    @property
     def longest(self) -> int:
         """Return the number of tokens the row reads."""
         return len(self.pending)
 
-    def take(self, logits_TV: Tensor) -> None:
+    def jump(self) -> None:
+        """Write nothing."""
+
+    def hear(self, logits_TV: Tensor) -> None:
         """Read the score off the logits before each token of the continuation."""
         targets_T = logits_TV.new_tensor(self.request.continuation).long()
         chosen_T = logits_TV.gather(1, targets_T[:, None])[:, 0]

@@ -150,8 +150,8 @@ class Beam:
                 f"num_best must be in 1..width ({self.width}), got {self.num_best}. "
                 "Take a wider search for more answers."
             )
-        if not math.isfinite(self.length_penalty):
-            raise RequestError(f"length_penalty must be finite, got {self.length_penalty}")
+        if not -16 <= self.length_penalty <= 16:
+            raise RequestError(f"length_penalty must be in -16..16, got {self.length_penalty}")
 
 
 # --- rules

@@ -9,18 +9,18 @@ servers all drive this loop, and a row's answer does not depend on the others.
 from __future__ import annotations
 
 import itertools
-import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kosmos2.engine.chooser import Chooser
-from kosmos2.engine.prefixes import BLOCK, PrefixStore, blocks_of, contents
-from kosmos2.engine.request import Step, StopReason
-from kosmos2.engine.rows import Row, ScoreRow
+from kosmos2.engine.beam import Heir, Hypothesis, OriginalHypothesis
+from kosmos2.engine.chooser import Chooser, step_of
+from kosmos2.engine.prefixes import BLOCK, Content, PrefixStore, blocks_of, contents
+from kosmos2.engine.request import StopReason
+from kosmos2.engine.rows import Owner, Row, ScoreRow
 from kosmos2.engine.runner import FIRST_POSITION, Runner
 from kosmos2.errors import ConfigError, RequestError
 from kosmos2.model.decoder import PADDING_ID
@@ -59,7 +59,7 @@ class Scheduler:
         self._runner = runner
         self._vocabulary = vocabulary
         self._chooser = Chooser(vocabulary, runner.device)
-        self._waiting: deque[AnyRow] = deque()
+        self._waiting: deque[Owner] = deque()
         self._rows: list[AnyRow] = []
         self._cache = runner.new_cache(0, 0)
 
@@ -71,27 +71,32 @@ class Scheduler:
     def num_live(self) -> int:
         return len(self._rows)
 
-    def submit(self, row: AnyRow) -> None:
-        """Let a row wait for its turn."""
-        needed = self._bytes(1, row.longest)
+    def submit(self, owner: Owner) -> None:
+        """Let a row, or the rows of a search, wait for their turn."""
+        if owner.num_rows > self.limits.max_rows:
+            raise RequestError(
+                f"a search of {owner.num_rows} beams needs as many rows, {self.limits.max_rows} "
+                "are given. Take fewer beams, or raise max_rows."
+            )
+        needed = self._bytes(owner.num_rows, owner.longest)
         if needed > self.limits.max_cache_bytes:
             raise RequestError(
-                f"a text of {row.longest} tokens needs {needed:,} bytes of cache, "
-                f"{self.limits.max_cache_bytes:,} are given. Ask for fewer new tokens, or raise "
-                "max_cache_bytes."
+                f"{owner.num_rows} texts of {owner.longest} tokens need {needed:,} bytes of cache, "
+                f"{self.limits.max_cache_bytes:,} are given. Ask for fewer new tokens or beams, or "
+                "raise max_cache_bytes."
             )
-        if isinstance(row, Row):
-            row.jump()
-        if row.stop is None:
-            self._waiting.append(row)
+        owner.jump()
+        if owner.stop is None:
+            self._waiting.append(owner)
 
-    def cancel(self, row: AnyRow) -> None:
-        """Forget a row, live or waiting; one that has stopped stays as it is."""
-        if row.stop is not None:
+    @torch.inference_mode()
+    def cancel(self, owner: Owner) -> None:
+        """Forget an owner of rows, live or waiting; one that has stopped stays as it is."""
+        if owner.stop is not None:
             return
-        row.stop = StopReason.CANCELLED
-        if row in self._waiting:
-            self._waiting.remove(row)
+        owner.stop = StopReason.CANCELLED
+        if owner in self._waiting:
+            self._waiting.remove(owner)
         else:
             self._retire()
 
@@ -107,7 +112,7 @@ class Scheduler:
         except BaseException:
             # What is half done cannot go on; rows that wait can.
             for row in (*self._rows, *joining):
-                row.stop = row.stop or StopReason.CANCELLED
+                row.owner.stop = row.owner.stop or StopReason.CANCELLED
             self._rows.clear()
             raise
         self._retire()
@@ -117,18 +122,20 @@ class Scheduler:
     def _admit(self) -> list[AnyRow]:
         """Take from the waiting rows those there is room for, in their order."""
         admitted: list[AnyRow] = []
-        longest = max((row.longest for row in self._rows), default=0)
+        live = dict.fromkeys(row.owner for row in self._rows)
+        num_rows = sum(owner.num_rows for owner in live)
+        longest = max((owner.longest for owner in live), default=0)
         while self._waiting:
-            longest = max(longest, self._waiting[0].longest)
-            num_rows = len(self._rows) + len(admitted) + 1
-            if num_rows > self.limits.max_rows:
+            after = num_rows + self._waiting[0].num_rows
+            longest_after = max(longest, self._waiting[0].longest)
+            if after > self.limits.max_rows:
                 break
-            if num_rows > 1 and self._bytes(num_rows, longest) > self.limits.max_cache_bytes:
+            if num_rows and self._bytes(after, longest_after) > self.limits.max_cache_bytes:
                 break
-            admitted.append(self._waiting.popleft())
+            num_rows, longest = after, longest_after
+            admitted += self._waiting.popleft().rows
         if admitted:
-            live = [*self._rows, *admitted]
-            self._make_room(len(live), max(row.longest for row in live))
+            self._make_room(num_rows, longest)
         return admitted
 
     def _make_room(self, num_rows: int, longest: int) -> None:
@@ -160,7 +167,9 @@ class Scheduler:
         """
         hidden = []
         while joining:
-            wave, later, begun = [], [], set()
+            wave: list[AnyRow] = []
+            later: list[AnyRow] = []
+            begun: set[tuple[tuple[Content, ...], ...]] = set()
             for row in joining:
                 keys = blocks_of(contents(row.request))
                 found = len(self.prefixes.find(keys))
@@ -179,7 +188,8 @@ class Scheduler:
         first = len(self._rows)
         for slot, row in enumerate(rows, start=first):
             self._cache.lengths[slot] = 0
-            for block in self.prefixes.find(blocks_of(contents(row.request))):
+            most = (len(row.pending) - row.num_asked) // BLOCK  # what is asked about is read
+            for block in self.prefixes.find(blocks_of(contents(row.request)))[:most]:
                 self._cache.write(slot, block.memory)
             row.pending = row.pending[self._cache.lengths[slot] :]
             if isinstance(row, Row):
@@ -239,27 +249,74 @@ class Scheduler:
 
     def _choose(self, hidden_MD: Tensor) -> None:
         logits_MV = self._runner.logits(hidden_MD)
-        asked = [row.num_asked for row in self._rows]
-        ends = list(itertools.accumulate(asked))
-        for row, end in zip(self._rows, ends, strict=True):
-            if isinstance(row, ScoreRow):
-                row.take(logits_MV[end - row.num_asked : end])
-        writing = [(slot, row) for slot, row in enumerate(self._rows) if isinstance(row, Row)]
-        if not writing:
-            return
-        if len(writing) < len(self._rows):
-            logits_MV = logits_MV[[ends[slot] - 1 for slot, _ in writing]]
-        slots, allowed = [slot for slot, _ in writing], [row.allowed for _, row in writing]
-        chosen = self._chooser.choose(logits_MV, slots, allowed).host()
-        for (slot, row), id, logprob, mass in zip(writing, *chosen, strict=True):
-            row.take(Step(id=id, logprob=logprob, mass=None if math.isnan(mass) else mass))
+        behind = Behind(logits_MV, list(itertools.accumulate(row.num_asked for row in self._rows)))
+        writing: dict[int, Row] = {}
+        searching: dict[int, dict[int, Hypothesis]] = defaultdict(dict)
+        for slot, row in enumerate(self._rows):
+            if isinstance(row, ScoreRow | OriginalHypothesis):
+                row.hear(behind.all_of(slot, row.num_asked))
+            if isinstance(row, Hypothesis):
+                searching[row.search.num_rows][slot] = row
+            elif isinstance(row, Row):
+                writing[slot] = row
+        if writing:
+            self._write(writing, behind.last_of(list(writing)))
+        for width, beams in searching.items():
+            self._search(beams, behind.last_of(list(beams)), 2 * width)
+
+    def _write(self, rows: dict[int, Row], logits_RV: Tensor) -> None:
+        """Bring the rows at some slots one token further."""
+        allowed = [row.allowed for row in rows.values()]
+        chosen = self._chooser.choose(logits_RV, list(rows), allowed).host()
+        for (slot, row), id, logprob, mass in zip(rows.items(), *chosen, strict=True):
+            row.take(step_of(id, logprob, mass))
             if row.stop is None:
                 self._chooser.push(slot, [id, *row.jump()])
+
+    def _search(self, beams: dict[int, Hypothesis], logits_RV: Tensor, most: int) -> None:
+        """Bring the searches whose beams lie at some slots one choice further."""
+        allowed = [beam.allowed for beam in beams.values()]
+        offers = self._chooser.offer(logits_RV, list(beams), allowed, most).host()
+        offered = dict(zip(beams.values(), offers, strict=True))
+        slots = {beam: slot for slot, beam in beams.items()}
+        for search in dict.fromkeys(beam.search for beam in beams.values()):
+            parents = {beam: slots[beam] for beam in search.rows}
+            heirs = search.take([offered[beam] for beam in search.rows])
+            if search.stop is None:
+                self._bequeath(parents, heirs)
+
+    def _bequeath(self, slots: dict[Hypothesis, int], heirs: Sequence[Heir]) -> None:
+        """Give each text that goes on a row: the first of a parent its own, the others a copy."""
+        free, copied = dict(slots), []
+        placed: dict[int, Hypothesis] = {}
+        for parent, child in heirs:
+            if parent in free:
+                placed[free.pop(parent)] = child
+            else:
+                copied.append(Heir(parent, child))
+        sources, targets = [slots[parent] for parent, _ in copied], []
+        for (parent, child), source in zip(copied, sources, strict=True):
+            target, num_shared = len(self._rows), 0
+            if free:
+                gone, target = free.popitem()
+                num_shared = parent.num_shared(gone)
+            else:
+                self._rows.append(child)
+            self._cache.copy_row(source, target, num_shared)
+            targets.append(target)
+            placed[target] = child
+        if copied:
+            self._chooser.reorder(sources, targets)
+        for slot, child in placed.items():
+            self._rows[slot] = child
+            self._chooser.push(slot, child.pending)
+        for gone in free:
+            gone.stop = StopReason.CANCELLED
 
     def _retire(self) -> None:
         """Let rows that have stopped go; the last row moves into each hole."""
         for slot in reversed(range(len(self._rows))):
-            if self._rows[slot].stop is None:
+            if self._rows[slot].stop is None and self._rows[slot].owner.stop is None:
                 continue
             last = len(self._rows) - 1
             if slot != last:
@@ -267,6 +324,24 @@ class Scheduler:
                 self._chooser.move(last, slot)
                 self._rows[slot] = self._rows[last]
             self._rows.pop()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Behind:
+    """The logits of one step: for each row as many as it asked for, up to its end."""
+
+    logits_MV: Tensor
+    ends: list[int]
+
+    def all_of(self, slot: int, num_asked: int) -> Tensor:
+        """Return logits_TV behind every token that a row asked about."""
+        return self.logits_MV[self.ends[slot] - num_asked : self.ends[slot]]
+
+    def last_of(self, slots: Sequence[int]) -> Tensor:
+        """Return logits_RV behind the last token of some rows."""
+        if len(slots) == len(self.logits_MV):
+            return self.logits_MV
+        return self.logits_MV[[self.ends[slot] - 1 for slot in slots]]
 
 
 def _rounded(num_tokens: int) -> int:
