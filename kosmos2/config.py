@@ -29,6 +29,14 @@ def load(kind: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
     return build(kind, tree, where=path.name)
 
 
+def from_overrides(kind: type[T], overrides: Sequence[str]) -> T:
+    """Return a `kind` of its defaults, changed by `a.b=value`."""
+    tree: dict[str, Any] = {}
+    for override in overrides:
+        _apply(tree, override)
+    return build(kind, tree, where="--set")
+
+
 def build(kind: type[T], tree: Mapping[str, Any], *, where: str) -> T:
     """Return `tree` as a dataclass of type `kind`; unknown, missing, ill-typed keys are named."""
     hints = typing.get_type_hints(kind)

@@ -205,12 +205,12 @@ def test_what_is_no_picture_costs_one_line_and_exit_code_two(
 
 
 def test_the_good_pictures_among_bad_ones_are_answered_in_order(
-    hostile: dict[str, Path], model: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+    hostile: dict[str, Path], model: Path, photo: Path
 ) -> None:
-    monkeypatch.setattr(asking, "BATCH_SIZE", 3)
     bad = list(hostile.values())
     names = [bad[0], photo, *bad[1:], photo]
-    result = run("find", *names, "-p", "a fire", "--model", model, "--json", code=2)
+    few = ("--set", "batch_size=3")
+    result = run("find", *names, "-p", "a fire", "--model", model, "--json", *few, code=2)
     answers = objects(result)
     assert [answer["image"] for answer in answers] == [str(name) for name in names]
     assert ["answers" in answer for answer in answers] == [name == photo for name in names]

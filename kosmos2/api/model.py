@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar, overload
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from kosmos2.api import questions
 from kosmos2.api.loading import choose_device, load_runner, use_physical_cores
+from kosmos2.api.looking import Prepared, prepare, prepare_ahead
 from kosmos2.api.questions import Heard, Question, Span
 from kosmos2.api.replies import Answer, Caption, Description, Found, Reply, Trace
 from kosmos2.api.settings import DEFAULTS, Settings
@@ -33,7 +32,7 @@ from kosmos2.engine import (
     StopReason,
 )
 from kosmos2.errors import RequestError
-from kosmos2.images import Source, open_picture, preprocess
+from kosmos2.images import Source
 from kosmos2.tasks import Prompt
 from kosmos2.vocab.special import Tag
 from kosmos2.vocab.tokenizer import Symbol, Tokenizer
@@ -41,7 +40,6 @@ from kosmos2.weights.pretrained import EMBEDDED
 
 SourceT = TypeVar("SourceT", bound=Source)
 ReplyT = TypeVar("ReplyT", bound=Reply)
-ItemT = TypeVar("ItemT")
 
 Many = list[SourceT] | tuple[SourceT, ...]
 """Several pictures: several answers, in their order."""
@@ -84,7 +82,7 @@ class Kosmos2:
         """Return what the model sees of a picture: encode once, ask often."""
         if isinstance(images, list | tuple):
             return [view for views in self._look(images) for view in views]
-        return self._encode([self._prepare(images)])[0]
+        return self._encode([prepare(images, self._image_size)])[0]
 
     @overload
     def caption(self, images: Source) -> Caption: ...
@@ -125,6 +123,14 @@ class Kosmos2:
     def find(self, images: Source | Many[SourceT], phrase: str) -> Found | list[Found]:
         """Return the boxes of a phrase, the surest first."""
         return self.put(images, questions.find(phrase, self.tokenizer.vocabulary))
+
+    @overload
+    def find_or_absent(self, images: Source, phrase: str) -> Found: ...
+    @overload
+    def find_or_absent(self, images: Many[SourceT], phrase: str) -> list[Found]: ...
+    def find_or_absent(self, images: Source | Many[SourceT], phrase: str) -> Found | list[Found]:
+        """Return the boxes of a phrase, or none; `Found.absent` is how probable that is."""
+        return self.put(images, questions.find_or_absent(phrase, self.tokenizer.vocabulary))
 
     @overload
     def describe(self, images: Source, box: Box) -> Description: ...
@@ -221,20 +227,12 @@ class Kosmos2:
         return reply
 
     def _look(self, sources: Many[SourceT]) -> Iterator[list[View]]:
-        """Yield views by the batch; other threads open and shrink the pictures of the next one."""
-        chunks = list(_chunks(sources, self.settings.batch_size))
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            coming = [pool.submit(self._prepare, source) for source in next(iter(chunks), ())]
-            for index in range(len(chunks)):
-                ready = [picture.result() for picture in coming]
-                following = chunks[index + 1] if index + 1 < len(chunks) else ()
-                coming = [pool.submit(self._prepare, source) for source in following]
-                yield self._encode(ready)
+        batches = prepare_ahead(sources, self._image_size, self.settings.batch_size)
+        return map(self._encode, batches)
 
-    def _prepare(self, source: Source) -> Prepared:
-        picture = open_picture(source)
-        pixels_CYX = preprocess(picture.image, self.engine.config.vision.image_size)
-        return Prepared(pixels_CYX, picture.width, picture.height)
+    @property
+    def _image_size(self) -> int:
+        return self.engine.config.vision.image_size
 
     def _encode(self, pictures: Sequence[Prepared]) -> list[View]:
         latents = self.engine.look(torch.stack([picture.pixels_CYX for picture in pictures]))
@@ -281,7 +279,8 @@ class Kosmos2:
                 return longest
             case CaptionConstraint(longest=longest, caption_ids=ids):
                 # The longest form has sixteen boxes at every word; memory for that is never needed.
-                return min(longest, len(ids) + self.settings.max_new_tokens)
+                wanted = len(ids) + self.settings.max_new_tokens
+                return min(longest, max(question.form.shortest, wanted))
         return self.settings.max_new_tokens
 
     def _heard(self, view: View, generation: Generation) -> Heard:
@@ -298,15 +297,6 @@ class Kosmos2:
                 markup=self.tokenizer.decode(generation.ids),
             ),
         )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """A picture as the vision tower reads it, and its own size in pixels."""
-
-    pixels_CYX: Tensor
-    width: int
-    height: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -341,6 +331,10 @@ class View:
     def find(self, phrase: str) -> Found:
         """Return the boxes of a phrase, the surest first."""
         return self.put(questions.find(phrase, self.model.tokenizer.vocabulary))
+
+    def find_or_absent(self, phrase: str) -> Found:
+        """Return the boxes of a phrase, or none; `Found.absent` is how probable that is."""
+        return self.put(questions.find_or_absent(phrase, self.model.tokenizer.vocabulary))
 
     def find_each(self, phrases: Sequence[str]) -> list[Found]:
         """Return the boxes of several phrases, in one batch."""
@@ -383,8 +377,3 @@ def _without_picture(symbol: Symbol) -> Symbol:
     Behind the opening they would expect a picture, and forget the answer before it.
     """
     return replace(symbol, value=Tag.IMAGE_END) if symbol.value is Tag.IMAGE else symbol
-
-
-def _chunks(items: Sequence[ItemT], size: int) -> Iterator[Sequence[ItemT]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

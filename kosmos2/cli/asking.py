@@ -15,10 +15,10 @@ from kosmos2.errors import ImageError, Kosmos2Error, one_line
 
 if TYPE_CHECKING:
     from kosmos2.api import Kosmos2, Question, Reply, View
+    from kosmos2.api.decoding import Decoding
     from kosmos2.images import Picture
 
 STDIN = "-"
-BATCH_SIZE = 8
 
 Questioner = Callable[["View"], "Sequence[Question[Reply]]"]
 """What is asked of a picture; it may depend on the picture's size."""
@@ -29,11 +29,20 @@ class ModelChoice:
     name: str
     device: Device
     dtype: Dtype
+    overrides: Sequence[str] | None = None
+
+    def decoding(self) -> "Decoding":
+        """Return how to answer, as the command line says it."""
+        from kosmos2 import config
+        from kosmos2.api.decoding import Decoding
+
+        return config.from_overrides(Decoding, self.overrides or ())
 
     def load(self) -> "Kosmos2":
         from kosmos2.api import Kosmos2
 
-        return Kosmos2.load(self.name, device=self.device, dtype=self.dtype)
+        settings = self.decoding().settings()
+        return Kosmos2.load(self.name, device=self.device, dtype=self.dtype, settings=settings)
 
 
 @dataclass(slots=True)
@@ -66,9 +75,9 @@ def ask_pictures(
     """
     show = Show(outputs, model=choice.name)
     model: Kosmos2 | None = None
-    failures = 0
-    for start in range(0, len(names), BATCH_SIZE):
-        cases = [_opened(name) for name in names[start : start + BATCH_SIZE]]
+    failures, batch_size = 0, choice.decoding().batch_size
+    for start in range(0, len(names), batch_size):
+        cases = [_opened(name) for name in names[start : start + batch_size]]
         if good := [case for case in cases if case.picture is not None]:
             model = model or choice.load()  # outside the bar: a download shows one of its own
             with bar("looking", len(names), done=start):

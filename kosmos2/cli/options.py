@@ -54,6 +54,16 @@ DtypeOption = Annotated[
         "int8 and int4 are smaller and faster, and a little less exact.",
     ),
 ]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="How to answer: batch_size, max_new_tokens, temperature, top_k, top_p, min_p, seed, "
+        "best_of, beams, length_penalty, repetition_penalty, no_repeat, ngram_size. Repeatable.",
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object per picture, one per line.")
 ]

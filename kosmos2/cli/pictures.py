@@ -20,6 +20,7 @@ from kosmos2.cli.options import (
     JsonOption,
     ModelOption,
     PageOption,
+    SetOption,
     Unit,
     UnitOption,
 )
@@ -49,6 +50,7 @@ def caption(
     page: PageOption = None,
     device: DeviceOption = Device.AUTO,
     dtype: DtypeOption = Dtype.AUTO,
+    overrides: SetOption = None,
 ) -> None:
     """Say what pictures show, with a box for each phrase.
 
@@ -68,7 +70,7 @@ def caption(
         ]
 
     where = outputs(len(images), as_json=as_json, draw=draw, crops=crops, page=page)
-    ask_pictures(images, ModelChoice(model, device, dtype), asked, where)
+    ask_pictures(images, ModelChoice(model, device, dtype, overrides), asked, where)
 
 
 def ground(
@@ -92,6 +94,7 @@ def ground(
     page: PageOption = None,
     device: DeviceOption = Device.AUTO,
     dtype: DtypeOption = Dtype.AUTO,
+    overrides: SetOption = None,
 ) -> None:
     """Find the phrases of a caption that you give.
 
@@ -107,7 +110,7 @@ def ground(
         return [questions.ground_phrases(text, spans, view.model.tokenizer)]
 
     where = outputs(len(images), as_json=as_json, draw=draw, crops=crops, page=page)
-    ask_pictures(images, ModelChoice(model, device, dtype), asked, where)
+    ask_pictures(images, ModelChoice(model, device, dtype, overrides), asked, where)
 
 
 def find(
@@ -116,6 +119,13 @@ def find(
         list[str],
         typer.Option("--phrase", "-p", help="What to look for; repeatable.", show_default=False),
     ],
+    allow_absent: Annotated[
+        bool,
+        typer.Option(
+            "--allow-absent",
+            help="Let the model say that a phrase is not there. Read what its word is worth first.",
+        ),
+    ] = False,
     model: ModelOption = "embedded",
     as_json: JsonOption = False,
     draw: DrawOption = None,
@@ -123,6 +133,7 @@ def find(
     page: PageOption = None,
     device: DeviceOption = Device.AUTO,
     dtype: DtypeOption = Dtype.AUTO,
+    overrides: SetOption = None,
 ) -> None:
     """Find where something is: always a best guess; the score says how sure it is.
 
@@ -132,10 +143,11 @@ def find(
     def asked(view: "View") -> "Sequence[Question[Reply]]":
         from kosmos2.api import questions
 
-        return [questions.find(phrase, view.model.tokenizer.vocabulary) for phrase in phrases]
+        ask = questions.find_or_absent if allow_absent else questions.find
+        return [ask(phrase, view.model.tokenizer.vocabulary) for phrase in phrases]
 
     where = outputs(len(images), as_json=as_json, draw=draw, crops=crops, page=page)
-    ask_pictures(images, ModelChoice(model, device, dtype), asked, where)
+    ask_pictures(images, ModelChoice(model, device, dtype, overrides), asked, where)
 
 
 def describe(
@@ -152,6 +164,7 @@ def describe(
     page: PageOption = None,
     device: DeviceOption = Device.AUTO,
     dtype: DtypeOption = Dtype.AUTO,
+    overrides: SetOption = None,
 ) -> None:
     """Say what is inside a box.
 
@@ -166,7 +179,7 @@ def describe(
         return [questions.describe(box_of(each, unit, view), grid) for each in corners]
 
     where = outputs(len(images), as_json=as_json, draw=draw, crops=crops, page=page)
-    ask_pictures(images, ModelChoice(model, device, dtype), asked, where)
+    ask_pictures(images, ModelChoice(model, device, dtype, overrides), asked, where)
 
 
 def ask(
@@ -192,6 +205,7 @@ def ask(
     page: PageOption = None,
     device: DeviceOption = Device.AUTO,
     dtype: DtypeOption = Dtype.AUTO,
+    overrides: SetOption = None,
 ) -> None:
     """Ask a question about pictures, or about a box in them.
 
@@ -208,7 +222,7 @@ def ask(
         return [questions.ask_grounded(question) if grounded else questions.ask(question)]
 
     where = outputs(len(images), as_json=as_json, draw=draw, crops=crops, page=page)
-    ask_pictures(images, ModelChoice(model, device, dtype), asked, where)
+    ask_pictures(images, ModelChoice(model, device, dtype, overrides), asked, where)
 
 
 Corners = tuple[float, float, float, float]

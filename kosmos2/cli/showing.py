@@ -140,6 +140,9 @@ def joined(replies: "Sequence[Reply]") -> GroundedText:
 
 def why_no_boxes(question: "Question[Reply]", reply: "Reply") -> str:
     """Return why an answer points at nothing."""
+    absent: float | None = getattr(reply, "absent", None)
+    if absent is not None:
+        return f"not there, the model says, with probability {absent:.2f}"
     if not question.asks_for_boxes:
         return "no boxes: the prompt has no <grounding> tag, so words alone were asked for"
     if reply.grounded.malformed:

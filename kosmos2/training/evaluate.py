@@ -19,7 +19,6 @@ from kosmos2.scenes.maker import SceneMaker
 from kosmos2.training import journal
 from kosmos2.training.recipe import RunRecipe
 
-
 BATCH = 32
 """Pictures and phrases at a time."""
 
