@@ -51,10 +51,11 @@ DTYPES = [torch.float32, *HALVES]
 WIDTHS = [32, 48, 100]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(DEVICE.type != "cpu" or INTERPRETED, reason="the kernels run here as they are")
 def test_the_laws_of_this_file_hold_in_the_interpreter() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", __file__],
+        [sys.executable, "-m", "pytest", "-v", "-n0", "-p", "no:cacheprovider", __file__],
         env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-5000:]
