@@ -72,9 +72,11 @@ class RowCache:
         self.memory[:, row, start:stop] = slots
 
     def grow(self, num_rows: int, capacity: int) -> None:
-        """Take more memory; what is held stays."""
+        """Take memory of another size; what is held stays, and must have room in it."""
         old = self.memory
+        assert not any(self.lengths[num_rows:])
         self.memory = old.new_zeros(old.shape[0], num_rows, capacity, *old.shape[3:])
+        self.lengths = [*self.lengths[:num_rows], *[0] * (num_rows - len(self.lengths))]
         for row, length in enumerate(self.lengths):
-            self.memory[:, row, :length] = old[:, row, :length]
-        self.lengths += [0] * (num_rows - len(self.lengths))
+            if length:
+                self.memory[:, row, :length] = old[:, row, :length]

@@ -52,7 +52,8 @@ class Engine:
     def look(self, pixels_NCYX: Tensor) -> tuple[Tensor, ...]:
         """Return latents_QD of each picture; a picture seen lately is not encoded again."""
         keys = [
-            hashlib.blake2b(pixels_CYX.numpy().tobytes()).digest() for pixels_CYX in pixels_NCYX
+            hashlib.blake2b(bytes_CYX.numpy()).digest()
+            for bytes_CYX in pixels_NCYX.detach().cpu().contiguous().view(torch.uint8)
         ]
         with self._lock:
             new = [index for index, key in enumerate(keys) if key not in self._seen]
@@ -98,9 +99,11 @@ class Engine:
             with self._lock:
                 self.scheduler.submit(row)
             while True:
-                yield from row.steps[said:]
-                said = len(row.steps)
-                if row.stop is not None:
+                is_over, new = row.stop is not None, row.steps[said:]
+                said += len(new)
+                yield from new  # meanwhile other callers may bring the row further
+                if is_over:
+                    self._check_answered(row)
                     return row.generation()
                 self._step(row)
         finally:
@@ -115,6 +118,7 @@ class Engine:
             for row in rows:
                 while row.stop is None:
                     self._step(row)
+                self._check_answered(row)
         except BaseException:
             with self._lock:
                 for row in rows:
@@ -125,8 +129,13 @@ class Engine:
         with self._lock:
             if row.stop is None:  # another thread may have brought it to its end meanwhile
                 self.scheduler.step()
+
+    def _check_answered(self, row: Owner) -> None:
         if row.stop is StopReason.CANCELLED:
-            raise RequestError("this request was cancelled by the failure of a batch mate")
+            raise RequestError(
+                "a step that this request shared with others has failed: "
+                f"{self.scheduler.failure}. Ask again."
+            )
 
     def _row(self, request: Request) -> Row | BeamSearch:
         self._check(request)

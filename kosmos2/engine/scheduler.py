@@ -38,7 +38,10 @@ class Limits:
 
     max_rows: int = 8
     max_cache_bytes: int = 2 << 30
-    """Of keys and values of live rows; a request waits until there is room."""
+    """Of keys and values of live rows; a request waits until there is room.
+
+    While rows move to memory of another size, there is both the old and the new.
+    """
     max_prefix_bytes: int = 256 << 20
     """Of prompts that are kept for later requests which begin alike; 0 keeps none."""
     max_prefill_tokens: int = 2048
@@ -60,7 +63,10 @@ class Scheduler:
         self._vocabulary = vocabulary
         self._chooser = Chooser(vocabulary, runner.device)
         self._waiting: deque[Owner] = deque()
+        self.failure: str | None = None
+        """What went wrong in the last step that failed."""
         self._rows: list[AnyRow] = []
+        self._stepping = False
         self._cache = runner.new_cache(0, 0)
 
     @property
@@ -95,6 +101,8 @@ class Scheduler:
         if owner.stop is not None:
             return
         owner.stop = StopReason.CANCELLED
+        if self._stepping:
+            return  # the garbage collector closes a stream whenever it likes: `step` lets it go
         if owner in self._waiting:
             self._waiting.remove(owner)
         else:
@@ -103,53 +111,62 @@ class Scheduler:
     @torch.inference_mode()
     def step(self) -> None:
         """Bring every live row one chosen token further; admit whom there is room for."""
-        joining = self._admit()
+        joining: list[AnyRow] = []
+        self._stepping = True
         try:
+            joining += self._admit()
             hidden = [self._extend(0, self._rows)] if self._rows else []
             hidden += self._join(joining)
             if hidden:
                 self._choose(torch.cat(hidden))
-        except BaseException:
+        except BaseException as error:
+            self.failure = f"{type(error).__name__}: {error}"
             # What is half done cannot go on; rows that wait can.
             for row in (*self._rows, *joining):
                 row.owner.stop = row.owner.stop or StopReason.CANCELLED
             self._rows.clear()
+            self._cache.lengths = [0] * len(self._cache.lengths)
             raise
+        finally:
+            self._stepping = False
         self._retire()
 
     # --- admission
 
     def _admit(self) -> list[AnyRow]:
         """Take from the waiting rows those there is room for, in their order."""
-        admitted: list[AnyRow] = []
+        admitted: list[Owner] = []
         live = dict.fromkeys(row.owner for row in self._rows)
         num_rows = sum(owner.num_rows for owner in live)
         longest = max((owner.longest for owner in live), default=0)
-        while self._waiting:
-            after = num_rows + self._waiting[0].num_rows
-            longest_after = max(longest, self._waiting[0].longest)
+        for owner in self._waiting:
+            after = num_rows + owner.num_rows
+            longest_after = max(longest, owner.longest)
             if after > self.limits.max_rows:
                 break
             if num_rows and self._bytes(after, longest_after) > self.limits.max_cache_bytes:
                 break
             num_rows, longest = after, longest_after
-            admitted += self._waiting.popleft().rows
+            admitted.append(owner)
         if admitted:
             self._make_room(num_rows, longest)
-        return admitted
+        for _ in admitted:
+            self._waiting.popleft()
+        return [row for owner in admitted for row in owner.rows]
 
     def _make_room(self, num_rows: int, longest: int) -> None:
         """Have a cache for so many rows; memory that is not touched is not taken on a CPU."""
-        capacity = _rounded(longest)
-        if self._rows:
-            capacity = max(capacity, self._cache.capacity)
-        if num_rows <= self._cache.num_rows and capacity <= self._cache.capacity:
+        if num_rows <= self._cache.num_rows and longest <= self._cache.capacity:
             return
+        capacity = max(_rounded(longest), self._cache.capacity if self._rows else 0)
+        if self._bytes(num_rows, capacity) > self.limits.max_cache_bytes:
+            capacity = _rounded(longest)  # the rows that needed more have left
         affordable = self.limits.max_cache_bytes // self._bytes(1, capacity)
         num_rows = max(num_rows, min(affordable, self.limits.max_rows))
         if self._rows:
             self._cache.grow(num_rows, capacity)
         else:
+            self._cache = self._runner.new_cache(0, 0)  # let go of the old memory first
             self._cache = self._runner.new_cache(num_rows, capacity)
 
     def _bytes(self, num_rows: int, num_tokens: int) -> int:
@@ -324,6 +341,7 @@ class Scheduler:
                 self._chooser.move(last, slot)
                 self._rows[slot] = self._rows[last]
             self._rows.pop()
+            self._cache.lengths[last] = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
