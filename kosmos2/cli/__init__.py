@@ -12,6 +12,7 @@ from kosmos2.cli.convert import convert
 from kosmos2.cli.demo import demo
 from kosmos2.cli.doctor import doctor
 from kosmos2.cli.evaluate import evaluate
+from kosmos2.cli.native import native
 from kosmos2.cli.pictures import ask, caption, describe, find, ground
 from kosmos2.cli.scenes import scenes
 from kosmos2.cli.train import train
@@ -48,6 +49,7 @@ for _command in (caption, ground, find, describe, ask, demo, convert, doctor, tr
     app.command(_command.__name__, no_args_is_help=_command not in (demo, doctor))(_command)
 app.add_typer(scenes, name="scenes")
 app.add_typer(evaluate, name="eval")
+app.add_typer(native, name="native")
 
 
 def main() -> None:
