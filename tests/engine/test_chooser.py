@@ -298,6 +298,20 @@ def test_what_is_chosen_is_allowed_even_where_the_network_has_no_score_for_it(
     assert one(scores, (range(8, 12),), constraint=shape, sampling=sampling) in range(8, 12)
 
 
+def test_a_row_without_scores_writes_its_own_first_token_among_mates_with_lower_ones() -> None:
+    asked = request([0], constraint=Shape(free_text=False))
+    low, high = (range(6, 7),), (range(20, 22),)
+    nothing_V = torch.full((SIZE,), -math.inf)
+    batch = [Case(asked, [], low, torch.zeros(SIZE)), Case(asked, [], high, nothing_V)]
+    assert [id for id, _, _ in chosen(batch)] == [6, 20]
+
+
+def test_the_penalty_finds_its_tokens_among_few() -> None:
+    settings = {"rules": Rules(repetition_penalty=2.0), "constraint": Shape(free_text=True)}
+    assert one({4: 3.0, 7: 2.0, 8: 1.0}, (range(4, 9),), **settings) == 7
+    assert one({4: 3.0, 8: 1.0}, (range(4, 9),), **settings) == 4
+
+
 def test_padding_is_chosen_under_the_rules_of_transformers_alone() -> None:
     for mode in NoRepeat:
         id = one({VOCABULARY.pad: 9.0, 8: 4.0}, rules=Rules(no_repeat=mode))
