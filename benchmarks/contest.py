@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.limits import Limits
 from benchmarks.machine import Load
-from benchmarks.samples import Spread, ratio, spread
+from benchmarks.samples import Spread, ratios, spread
 from benchmarks.work import Work
 
 
@@ -58,19 +58,26 @@ class Race:
         """Return bytes a second over all readings."""
         return spread([value for lane in self.lanes for value in lane.bandwidths])
 
-    def share(self, lane: Lane) -> Spread:
+    def shares(self, lane: Lane) -> list[float]:
         """Return the least possible time over the time taken, both of the same moment."""
-        return spread(
-            [
-                self._limits(lane, number).seconds(lane.work) / seconds
-                for number, seconds in enumerate(lane.seconds)
-            ]
-        )
+        return [
+            self._limits(lane, number).seconds(lane.work) / seconds
+            for number, seconds in enumerate(lane.seconds)
+        ]
+
+    def share(self, lane: Lane) -> Spread:
+        """Return the spread of the shares."""
+        return spread(self.shares(lane))
+
+    def ratios(self, peer: str, ours: str) -> list[float]:
+        """Return how many times longer the peer took in each round; none if one did not run."""
+        theirs, mine = self.lane(peer), self.lane(ours)
+        return ratios(theirs.seconds, mine.seconds) if theirs and mine else []
 
     def ratio(self, peer: str, ours: str) -> Spread | None:
-        """Return how many times longer the peer took, None if one of them did not run."""
-        theirs, mine = self.lane(peer), self.lane(ours)
-        return ratio(theirs.seconds, mine.seconds) if theirs and mine else None
+        """Return the spread of the ratios, None if one of them did not run."""
+        found = self.ratios(peer, ours)
+        return spread(found) if found else None
 
     def _limits(self, lane: Lane, number: int) -> Limits:
         rates = {name: values[number] for name, values in self.rates.items()}

@@ -16,11 +16,11 @@ import torch
 
 from benchmarks.machine import ROOT, Load
 from benchmarks.names import NATIVE, is_native, is_ours, precision_of
+from benchmarks.weights import source_of
 from kosmos2.kernels import native
 from kosmos2.kernels.kind import Precision
 from kosmos2.model import Network
 from kosmos2.weights import huggingface, quantized
-from kosmos2.weights.fused import FusedSource, fused_names
 from kosmos2.weights.mapping import HUGGINGFACE
 from kosmos2.weights.tensors import (
     CastSource,
@@ -67,9 +67,8 @@ def save_floats(network: Network, folder: Path) -> None:
 
 def save_few_bits(network: Network, folder: Path, precision: Precision) -> None:
     """Write a folder of few bits, without a tokenizer."""
-    state = StateSource({name: each.detach() for name, each in network.named_parameters()})
     rounded = quantized.RoundedSource(
-        FusedSource(state, fused_names(network.config)),
+        source_of(network),
         quantized.quantized_specs(network.config, precision),
         quantized.rounding_to(precision),
     )

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
+
 from benchmarks import peer, weights
 from benchmarks.names import is_native, is_ours, precision_of
 from benchmarks.ours import Ours
 from benchmarks.side import Contestant
+from benchmarks.weights import source_of
 from kosmos2.engine import build
+from kosmos2.engine.native_runner import fastest
 from kosmos2.kernels import native
 from kosmos2.kernels.kind import Precision
 from kosmos2.model import ModelConfig, Network
+from kosmos2.weights.parts import FloatParts
+
+CPU = torch.device("cpu")
 
 
 class Lineup:
@@ -24,6 +33,7 @@ class Lineup:
         self.config = config
         self._peer = peer.build(config)
         self._network: Network = weights.as_ours(self._peer.model.state_dict(), config)
+        self._source = source_of(self._network)
         self._built: dict[str, Contestant] = {self._peer.name: self._peer}
 
     def get(self, names: Sequence[str]) -> list[Contestant]:
@@ -38,6 +48,7 @@ class Lineup:
         stay = {self._peer.name, *names}
         self._built = {name: each for name, each in self._built.items() if name in stay}
         gc.collect()
+        release()
 
     @property
     def network(self) -> Network:
@@ -49,7 +60,15 @@ class Lineup:
         if not is_ours(name):
             return peer.cast(self._peer, self.config, precision)
         with native_kernels("auto" if is_native(name) else "off"):
-            return Ours(build.from_network(self._network, Precision(precision)), name)
+            # As `api.loading` makes them, from tensors in memory instead of a file.
+            parts = FloatParts(self.config, self._source, Precision(precision), CPU)
+            return Ours(fastest(build.build(parts)), name)
+
+
+def release() -> None:
+    """Give freed memory back to the system; glibc keeps what lies between things still in use."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def prepare_native() -> str:

@@ -31,10 +31,9 @@ class Ours:
         self.runner = runner
         self.precision = str(runner.precision)
         self.name = name
-        # Prompts are kept for nobody: each repetition of a race shall read them again.
-        limits = Limits(max_rows=32, max_prefix_bytes=0)
         self._words = vocabulary(runner.config)
-        self._engine = Engine(runner, self._words, limits)
+        # Prompts are known by the tensor of their picture, which each repetition encodes anew.
+        self._engine = Engine(runner, self._words)
 
     @torch.inference_mode()
     def encode(self, pixels_NCYX: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from benchmarks.ours import Ours
 from benchmarks.process import report
 from kosmos2.engine import build
+from kosmos2.engine.native_runner import fastest
 from kosmos2.kernels.kind import Precision
 from kosmos2.weights import huggingface, quantized
 from kosmos2.weights.fused import fuse
@@ -30,7 +31,7 @@ def load(folder: Path, name: str) -> Ours:
         config = huggingface.read_config(folder)
         source = fuse(config, HUGGINGFACE, huggingface.open_tensors(folder))
         parts = FloatParts(config, source, precision, CPU)
-    return Ours(build.build(parts), f"ours {precision}")
+    return Ours(fastest(build.build(parts)), f"ours {precision}")
 
 
 if __name__ == "__main__":

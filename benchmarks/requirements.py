@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.contest import Race
 from benchmarks.names import BF16, FP32
-from benchmarks.samples import Spread
+from benchmarks.samples import Spread, spread
 
 
 class Verdict(StrEnum):
@@ -29,9 +29,13 @@ class Speed:
     factor: float
 
     def measured(self, sections: Mapping[str, Any]) -> Spread | None:
-        """Return the ratio, from the heat in which both ran."""
-        found = [race.ratio(self.peer, self.ours) for race in races(sections, self.section)]
-        return next((ratio for ratio in found if ratio), None)
+        """Return the ratio over the rounds of all heats in which both ran."""
+        found = [
+            ratio
+            for race in races(sections, self.section)
+            for ratio in race.ratios(self.peer, self.ours)
+        ]
+        return spread(found) if found else None
 
     def judge(self, sections: Mapping[str, Any]) -> tuple[str, str, Verdict]:
         """Return what is needed, what was measured, the verdict."""
@@ -54,12 +58,17 @@ class Share:
     def judge(self, sections: Mapping[str, Any]) -> tuple[str, str, Verdict]:
         """Return what is needed, what was measured, the verdict."""
         needed = f"≥ {self.share:.0%}".replace("%", " %")
-        for race in races(sections, self.section):
-            if lane := race.lane(self.ours):
-                found = race.share(lane)
-                said = f"{found.median:.0%} ({found.low:.0%} – {found.high:.0%})"
-                return needed, said.replace("%", " %"), _verdict(found.median >= self.share)
-        return needed, "–", Verdict.UNKNOWN
+        shares = [
+            share
+            for race in races(sections, self.section)
+            if (lane := race.lane(self.ours))
+            for share in race.shares(lane)
+        ]
+        if not shares:
+            return needed, "–", Verdict.UNKNOWN
+        found = spread(shares)
+        said = f"{found.median:.0%} ({found.low:.0%} – {found.high:.0%})"
+        return needed, said.replace("%", " %"), _verdict(found.median >= self.share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

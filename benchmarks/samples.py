@@ -25,9 +25,9 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(median, low, high, len(values))
 
 
-def ratio(peer: Sequence[float], ours: Sequence[float]) -> Spread:
-    """Return how many times longer the peer took, over rounds that both ran in."""
-    return spread([theirs / mine for theirs, mine in zip(peer, ours, strict=True)])
+def ratios(peer: Sequence[float], ours: Sequence[float]) -> list[float]:
+    """Return how many times longer the peer took in each round."""
+    return [theirs / mine for theirs, mine in zip(peer, ours, strict=True)]
 
 
 def fit(rows: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:

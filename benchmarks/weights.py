@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kosmos2.model import ModelConfig, Network
+from kosmos2.weights.fused import FusedSource, fused_names
 from kosmos2.weights.mapping import HUGGINGFACE
 from kosmos2.weights.tensors import StateSource, assemble
 
@@ -45,6 +46,12 @@ def _fill_one(name: str, tensor: Tensor) -> None:
         return
     std = EMBEDDING_STD if "embed" in name else 1 / math.sqrt(tensor[0].numel())
     tensor.normal_(std=std, generator=generator)
+
+
+def source_of(network: Network) -> FusedSource:
+    """Return the weights of a network as the engine reads them from a file."""
+    state = StateSource({name: each.detach() for name, each in network.named_parameters()})
+    return FusedSource(state, fused_names(network.config))
 
 
 def as_ours(state: dict[str, Tensor], config: ModelConfig) -> Network:
