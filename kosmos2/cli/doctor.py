@@ -117,8 +117,10 @@ def _devices() -> list[tuple[str, str]]:
     import torch
 
     from kosmos2.api.loading import choose_device, choose_precision
+    from kosmos2.kernels import native
 
     rows = [("cpu", f"{platform.machine()}, {torch.get_num_threads()} threads")]
+    rows.append(("native kernels", native.status()))
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         rows.append((f"cuda:{index}", f"{properties.name}, {properties.total_memory >> 30} GiB"))

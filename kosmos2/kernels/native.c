@@ -37,8 +37,10 @@ static _Thread_local Store call_store, row_store, score_store, few_store, panel_
 #undef NAME
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,f16c")))
 #define NAME(x) x##_avx512
+#define WIDE
 #include "native_float.h"
 #include "native_avx512.h"
+#undef WIDE
 #undef TARGET
 #undef NAME
 #endif
@@ -73,8 +75,9 @@ int k2_best(void) {
 /* ---- products ------------------------------------------------------------------------------ */
 
 enum {
-    TICKET = 128 << 10, /* bytes of weights in a ticket of few rows: several microseconds */
+    SHORT_PIECE = 128 << 10, /* bytes of weights, several microseconds */
     PANEL_ROWS = 64,
+    PAIR_ROWS = 32,
     TALL_ROWS = 192, /* rows of activations a ticket: in the second cache with their weights */
     FEW_ROWS = 8,    /* up to here all rows are interleaved, above always so many: */
     SET_ROWS = 6
@@ -122,27 +125,45 @@ static void finish_tile(const Product *p, Tile tile) {
     }
 }
 
-static int64_t columns_of_ticket(const Matrix *w, int64_t rows, int threads) {
-    if (rows > TALL_ROWS)
-        return PANEL_ROWS;
-    int64_t unit = rows > FEW_ROWS ? PANEL_ROWS : 16;
-    return ((w->n + threads - 1) / threads + unit - 1) / unit * unit;
+static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* How the columns of a product are handed out: a long piece to each thread, which is read in order,
+ * then short ones to whoever has time left. */
+typedef struct {
+    int64_t pieces, first; /* how many there are; columns of the first `threads` of them */
+    int64_t others, threads;
+} Pieces;
+
+static Pieces pieces_of(const Matrix *w, int64_t rows, int64_t threads) {
+    int64_t unit = rows > FEW_ROWS ? PANEL_ROWS : PAIR_ROWS;
+    int64_t row_size = w->k * w->bits / 8 + 1;
+    Pieces p = {.threads = threads, .others = SHORT_PIECE / row_size / unit * unit};
+    p.others = p.others < unit || rows > TALL_ROWS ? unit : p.others;
+    p.first = rows > TALL_ROWS ? unit : w->n * 7 / 8 / threads / unit * unit;
+    int64_t rest = w->n - p.first * threads;
+    p.pieces = threads + (rest > 0 ? (rest + p.others - 1) / p.others : 0);
+    return p;
 }
 
-static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t start_of(const Pieces *p, int64_t piece) {
+    return piece <= p->threads ? piece * p->first
+                               : p->threads * p->first + (piece - p->threads) * p->others;
+}
 
 /* One phase: rows of activations outside, so that a ticket finds them in the cache. */
 static void multiply(Member *me, const Product *p) {
     Counter *counter = begin_phase(me);
-    int64_t columns = columns_of_ticket(p->w, p->x->rows, me->team->size);
-    int64_t across = (p->w->n + columns - 1) / columns;
+    Pieces pieces = pieces_of(p->w, p->x->rows, me->team->size);
     int64_t down = (p->x->rows + TALL_ROWS - 1) / TALL_ROWS;
-    for (int64_t ticket; (ticket = take(counter)) < across * down;) {
-        Tile tile = {.m0 = ticket / across * TALL_ROWS, .n0 = ticket % across * columns};
-        tile.m1 = min(tile.m0 + TALL_ROWS, p->x->rows);
-        tile.n1 = min(tile.n0 + columns, p->w->n);
-        p->kernels->product(p->w, p->x, tile, p->y, p->w->n);
-        finish_tile(p, tile);
+    for (int64_t ticket; (ticket = take(counter)) < pieces.pieces * down;) {
+        int64_t m0 = ticket / pieces.pieces * TALL_ROWS, piece = ticket % pieces.pieces;
+        Tile tile = {.m0 = m0, .m1 = min(m0 + TALL_ROWS, p->x->rows)};
+        tile.n0 = min(start_of(&pieces, piece), p->w->n);
+        tile.n1 = min(start_of(&pieces, piece + 1), p->w->n);
+        if (tile.n0 < tile.n1) {
+            p->kernels->product(p->w, p->x, tile, p->y, p->w->n);
+            finish_tile(p, tile);
+        }
     }
     barrier(me);
 }
@@ -185,7 +206,7 @@ void k2_linear(int set, int threads, const Matrix *w, const float *x, int64_t ro
 
 /* ---- a decoder step ------------------------------------------------------------------------ */
 
-enum { QUERIES = 4, HEADS = 8, PHASES_A_BLOCK = 9 };
+enum { QUERIES = 8, HEADS = 8, PHASES_A_BLOCK = 9 };
 
 typedef struct {
     const Kernels *kernels;
@@ -245,7 +266,7 @@ static void attend_rows(Member *me, const Step *s, int64_t layer) {
         job.held = s->cache->memory + head * head_width +
                    (layer * s->cache->rows + s->tokens->rows[first]) * s->cache->capacity * 2 *
                        d->width;
-        int64_t longest = job.num_keys + job.num_queries - 1;
+        int64_t longest = (job.num_keys + job.num_queries - 1 + SLOTS - 1) / SLOTS * SLOTS;
         job.scores = (float *)reserve(
             &score_store, (size_t)(job.num_queries * job.num_heads * longest) * sizeof(float));
         s->kernels->attend(&job);

@@ -265,8 +265,10 @@ def _cache() -> Path:
 
 def _compiler() -> list[str]:
     """Return the command of a C compiler: $CC, else gcc, cc or clang."""
-    if own := os.environ.get("CC"):
-        return own.split()
+    if own := os.environ.get("CC", "").split():
+        if shutil.which(own[0]):
+            return own
+        raise MissingExtraError(f"CC={own[0]} is no command here; unset CC to use gcc, cc or clang")
     for name in ("gcc", "cc", "clang"):
         if found := shutil.which(name):
             return [found]

@@ -15,7 +15,6 @@ TARGET static int64_t NAME(total)(const int64_t *x, int64_t n) {
 
 /* Adding and subtracting 1.5 * 2^23 rounds to the nearest integer, ties to even, in every set. */
 #define ROUND_MAGIC 12582912.0f
-#define SLOTS_AHEAD 4
 
 /* Sums go by 16 lanes and then by halves, whatever the set: a compiler left alone would choose the
  * order by the set's width and by where the numbers happen to lie. */
@@ -24,6 +23,38 @@ TARGET static inline float NAME(sum_of)(const Lanes *lanes) {
     Quarter quarter = ((Quarter *)&half)[0] + ((Quarter *)&half)[1];
     return (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
 }
+
+#if defined(WIDE)
+/* The same tree for 16 sums at once. */
+TARGET static inline void NAME(sums_of_16)(const Lanes *v, float *sums) {
+    __m512 eight[8], four[4], two[2];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        __m512 a = (__m512)v[2 * i].whole, b = (__m512)v[2 * i + 1].whole;
+        eight[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        __m512 a = eight[2 * i], b = eight[2 * i + 1];
+        four[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; i++) {
+        __m512 a = four[2 * i], b = four[2 * i + 1];
+        two[i] = _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+    }
+    __m512 one = _mm512_add_ps(_mm512_shuffle_ps(two[0], two[1], 0x88),
+                               _mm512_shuffle_ps(two[0], two[1], 0xdd));
+    /* Lane 4 i + j is sum 4 j + i's: the pairs were put side by side. */
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm512_storeu_ps(sums, _mm512_permutexvar_ps(order, one));
+}
+#else
+TARGET static inline void NAME(sums_of_16)(const Lanes *v, float *sums) {
+    for (int i = 0; i < 16; i++)
+        sums[i] = NAME(sum_of)(&v[i]);
+}
+#endif
 
 /* x[0..count), zeros behind it. */
 TARGET static inline void NAME(lanes_of)(const float *x, int64_t count, Lanes *lanes) {
@@ -134,16 +165,6 @@ TARGET static inline float NAME(exp)(float x) {
     return p * power.value;
 }
 
-TARGET static inline float NAME(dot)(const float *x, const float *y, int64_t n) {
-    Lanes sum = {0}, a, b;
-    for (int64_t i = 0; i < n; i += 16) {
-        NAME(lanes_of)(x + i, n - i, &a);
-        NAME(lanes_of)(y + i, n - i, &b);
-        sum.whole += a.whole * b.whole;
-    }
-    return NAME(sum_of)(&sum);
-}
-
 TARGET static void NAME(softmax)(float *x, int64_t n) {
     float largest = x[0];
     Lanes sum = {0}, part;
@@ -163,47 +184,105 @@ TARGET static void NAME(softmax)(float *x, int64_t n) {
         x[i] *= scale;
 }
 
-/* Ask for memory that is needed soon: slots lie too far apart for the processor to foresee. */
-TARGET static inline void NAME(fetch_floats)(const float *x, int64_t n) {
-    for (int64_t i = 0; i < n; i += LINE / (int64_t)sizeof *x)
-        __builtin_prefetch(x + i, 0, 2);
+/* 16 slots of one head: `rows` point to their numbers, `count` of them exist. */
+typedef struct {
+    const float *rows[SLOTS];
+    int64_t count;
+} NAME(Slots);
+
+/* Slots behind the last repeat it; what they give is not used. Heads of a slot lie side by side but
+ * slots far apart, which the processor does not foresee: the next ones are asked for here. When
+ * several queries will read them, they are copied to one place, for they share few cache lines. */
+TARGET static inline void NAME(find_slots)(const Attention *job, const float *held, int64_t slot,
+                                           int64_t width, float *copy, NAME(Slots) *slots) {
+    int64_t longest = job->num_keys + job->num_queries - 1, step = 2 * job->width;
+    slots->count = longest - slot < SLOTS ? longest - slot : SLOTS;
+    for (int64_t i = 0; i < SLOTS; i++) {
+        int64_t own = i < slots->count ? i : slots->count - 1;
+        slots->rows[i] = held + (slot + own) * step;
+        for (int64_t j = 0; j < width; j += LINE / (int64_t)sizeof *held)
+            __builtin_prefetch(slots->rows[i] + SLOTS * step + j, 0, 2);
+        if (copy) {
+            memcpy(copy + i * width, slots->rows[i], (size_t)width * sizeof *copy);
+            slots->rows[i] = copy + i * width;
+        }
+    }
 }
 
-/* Slot after slot, because the heads of a slot lie side by side. */
-TARGET static inline void NAME(attend_heads)(const Attention *job, int64_t head_width) {
-    int64_t longest = job->num_keys + job->num_queries - 1;
-    int64_t slot_size = 2 * job->width;
-    float scale = 1.0f / __builtin_sqrtf((float)head_width);
-    for (int64_t slot = 0; slot < longest; slot++) {
-        const float *key = job->held + slot * slot_size;
-        NAME(fetch_floats)(key + SLOTS_AHEAD * slot_size, job->num_heads * head_width);
-        int64_t first = slot < job->num_keys ? 0 : slot - job->num_keys + 1;
-        for (int64_t head = 0; head < job->num_heads; head++)
-            for (int64_t query = first; query < job->num_queries; query++)
-                job->scores[(query * job->num_heads + head) * longest + slot] =
-                    scale * NAME(dot)(job->query + query * job->query_stride + head * head_width,
-                                      key + head * head_width, head_width);
+/* Products of a query with 16 slots, added up and scaled. */
+TARGET static inline void NAME(score_slots)(const float *query, const NAME(Slots) *slots,
+                                            int64_t width, float scale, float *scores) {
+    Lanes sums[SLOTS];
+    for (int64_t i = 0; i < SLOTS; i++) {
+        Lanes sum = {0}, a, b;
+        for (int64_t j = 0; j < width; j += 16) {
+            NAME(lanes_of)(query + j, width - j, &a);
+            NAME(lanes_of)(slots->rows[i] + j, width - j, &b);
+            sum.whole += a.whole * b.whole;
+        }
+        sums[i] = sum;
     }
+    NAME(sums_of_16)(sums, scores);
+    for (int64_t i = 0; i < SLOTS; i++)
+        scores[i] *= scale;
+}
+
+/* mixed (width) += shares of `count` slots times their values, slot after slot. Four sums at a time
+ * do not wait for each other. */
+TARGET static inline void NAME(mix_slots)(const float *shares, const NAME(Slots) *slots,
+                                          int64_t count, int64_t width, float *mixed) {
+    int64_t j = 0;
+    for (; j + 64 <= width; j += 64) {
+        Whole a, b, c, d, value;
+        memcpy(&a, mixed + j, sizeof a), memcpy(&b, mixed + j + 16, sizeof b);
+        memcpy(&c, mixed + j + 32, sizeof c), memcpy(&d, mixed + j + 48, sizeof d);
+        for (int64_t i = 0; i < count; i++) {
+            const float *row = slots->rows[i] + j;
+            memcpy(&value, row, sizeof value), a += shares[i] * value;
+            memcpy(&value, row + 16, sizeof value), b += shares[i] * value;
+            memcpy(&value, row + 32, sizeof value), c += shares[i] * value;
+            memcpy(&value, row + 48, sizeof value), d += shares[i] * value;
+        }
+        memcpy(mixed + j, &a, sizeof a), memcpy(mixed + j + 16, &b, sizeof b);
+        memcpy(mixed + j + 32, &c, sizeof c), memcpy(mixed + j + 48, &d, sizeof d);
+    }
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t rest = j; rest < width; rest++)
+            mixed[rest] += shares[i] * slots->rows[i][rest];
+}
+
+/* Keys of all heads first, then values. A query's sums never depend on the queries beside it. */
+TARGET static inline void NAME(attend_heads)(const Attention *job, int64_t width) {
+    int64_t longest = job->num_keys + job->num_queries - 1;
+    int64_t stride = (longest + SLOTS - 1) / SLOTS * SLOTS;
+    float copies[SLOTS * COPIED], *copy = job->num_queries > 1 && width <= COPIED ? copies : NULL;
+    float scale = 1.0f / __builtin_sqrtf((float)width);
+    NAME(Slots) slots;
+    for (int64_t slot = 0; slot < longest; slot += SLOTS)
+        for (int64_t head = 0; head < job->num_heads; head++) {
+            NAME(find_slots)(job, job->held + head * width, slot, width, copy, &slots);
+            for (int64_t query = 0; query < job->num_queries; query++)
+                NAME(score_slots)(job->query + query * job->query_stride + head * width, &slots,
+                                  width, scale,
+                                  job->scores + (query * job->num_heads + head) * stride + slot);
+        }
     for (int64_t query = 0; query < job->num_queries; query++) {
         memset(job->mixed + query * job->mixed_stride, 0,
-               (size_t)(job->num_heads * head_width) * sizeof(float));
+               (size_t)(job->num_heads * width) * sizeof(float));
         for (int64_t head = 0; head < job->num_heads; head++)
-            NAME(softmax)(job->scores + (query * job->num_heads + head) * longest,
+            NAME(softmax)(job->scores + (query * job->num_heads + head) * stride,
                           job->num_keys + query);
     }
-    for (int64_t slot = 0; slot < longest; slot++) {
-        const float *value = job->held + job->width + slot * slot_size;
-        NAME(fetch_floats)(value + SLOTS_AHEAD * slot_size, job->num_heads * head_width);
-        int64_t first = slot < job->num_keys ? 0 : slot - job->num_keys + 1;
-        for (int64_t head = 0; head < job->num_heads; head++)
-            for (int64_t query = first; query < job->num_queries; query++) {
-                float share = job->scores[(query * job->num_heads + head) * longest + slot];
-                float *mixed = job->mixed + query * job->mixed_stride + head * head_width;
-#pragma omp simd
-                for (int64_t i = 0; i < head_width; i++)
-                    mixed[i] += share * value[head * head_width + i];
+    for (int64_t slot = 0; slot < longest; slot += SLOTS)
+        for (int64_t head = 0; head < job->num_heads; head++) {
+            NAME(find_slots)(job, job->held + job->width + head * width, slot, width, copy, &slots);
+            for (int64_t query = 0; query < job->num_queries; query++) {
+                int64_t count = job->num_keys + query - slot;
+                NAME(mix_slots)(job->scores + (query * job->num_heads + head) * stride + slot,
+                                &slots, count < slots.count ? count : slots.count, width,
+                                job->mixed + query * job->mixed_stride + head * width);
             }
-    }
+        }
 }
 
 /* Heads of the full model have 64 numbers: a constant lets the compiler keep them in registers. */
@@ -226,4 +305,3 @@ static inline float NAME(finish4)(float sum, float row_scale, const float *bias)
 }
 
 #undef ROUND_MAGIC
-#undef SLOTS_AHEAD

@@ -6,6 +6,7 @@
 
 enum { GROUP = 128 };  /* numbers of a 4-bit row that share a scale */
 enum { BLOCK = 64 };   /* rounded activations are padded with zeros to a multiple of this */
+enum { SLOTS = 16, COPIED = 128 }; /* slots attended to at once; heads so wide are copied */
 enum { LEVELS = 127 }; /* the largest rounded activation */
 
 /* 16 floats, in registers of whatever width a function's instruction set has. */
@@ -91,7 +92,7 @@ typedef struct {
     int64_t width;      /* a slot holds width floats of keys, then width of values */
     int64_t num_queries, num_heads, head_width;
     int64_t num_keys;   /* what the first token sees; each next one sees one more */
-    float *scores;      /* scratch: num_queries * num_heads * (num_keys + num_queries - 1) */
+    float *scores;      /* scratch: num_queries * num_heads times the keys, in whole SLOTS */
 } Attention;
 
 /* One instruction set's implementation of everything that computes. */

@@ -135,6 +135,19 @@ def runner_of(kind: int) -> NativeRunner:
     return RUNNERS[kind]
 
 
+@pytest.mark.parametrize(("config", "precision"), KINDS, ids=NAMES)
+def test_every_instruction_set_gives_the_same_bits(
+    built: object, monkeypatch: pytest.MonkeyPatch, config: ModelConfig, precision: Precision
+) -> None:
+    rows, found = texts(3, 21), {}
+    for name in native.SETS:
+        monkeypatch.setenv(native.SWITCH, name)
+        if native.available():
+            fast = pair(config, precision)[1]
+            found[name] = read(fast, fast.new_cache(3, 24), rows)
+    assert all(torch.equal(scores_NV, found["plain"]) for scores_NV in found.values())
+
+
 @pytest.mark.parametrize("kind", range(len(KINDS)), ids=NAMES)
 def test_the_number_of_threads_changes_no_bit(built: object, kind: int) -> None:
     fast, rows, threads = runner_of(kind), texts(5, 12), torch.get_num_threads()
