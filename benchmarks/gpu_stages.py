@@ -11,7 +11,7 @@ from benchmarks import peer, prompts, weights, work
 from benchmarks.gpu_card import Card, Probe
 from benchmarks.ours import GREEDY, Ours
 from benchmarks.peer import Peer
-from benchmarks.samples import Spread, ratio, spread
+from benchmarks.samples import Spread, ratios, spread
 from kosmos2.engine import Engine, Limits, Request
 from kosmos2.engine.build import from_network
 from kosmos2.engine.capture import CapturedRunner
@@ -169,7 +169,7 @@ def decode_one(sides: Sides) -> Table:
                 name=name,
                 seconds=spread(each),
                 share=least / spread(each).median,
-                faster=ratio(theirs, each),
+                faster=spread(ratios(theirs, each)),
             )
         )
     fastest = next(line for line in lines if line.name == "ours bf16, on the device")
@@ -237,7 +237,7 @@ def read_prompts(sides: Sides) -> Table:
             name=name,
             seconds=spread(seconds),
             share=operations / rate / spread(seconds).median,
-            faster=ratio(times[PEER], seconds),
+            faster=spread(ratios(times[PEER], seconds)),
         )
         for name, seconds in times.items()
     )
@@ -277,7 +277,7 @@ def caption_offline(sides: Sides) -> Table:
             Line(
                 name=name,
                 seconds=spread([taken]),
-                faster=ratio([found[PEER]], [taken]),
+                faster=spread(ratios([found[PEER]], [taken])),
                 rate=f"{1 / taken:,.0f} captions/s",
             )
         )
