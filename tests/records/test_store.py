@@ -68,5 +68,5 @@ def test_a_line_that_is_no_text_is_named(tmp_path: Path) -> None:
 
 def test_an_image_that_is_no_path_is_named() -> None:
     fields = {"caption": "a dog", "noun_chunks": [], "ref_exps": [], "id": 5, "image": 12}
-    with pytest.raises(RecordError, match="record 5: image must be a path as text, got 12"):
+    with pytest.raises(RecordError, match="record 5: image must be text, got 12"):
         GroundedRecord.from_dict(fields)
