@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
+from kosmos2.errors import BoxError, ImageError, Kosmos2Error, MarkupError, RecordError
 from kosmos2.records.pictures import Pictures
 from kosmos2.records.record import Grounded, GroundedRecord
 
@@ -24,7 +27,7 @@ class Feature(StrEnum):
     SPANS = "character spans"
     VIEWS = "noun chunks apart from expressions"
     SEVERAL_BOXES = "several boxes of one span"
-    NESTED = "spans inside other spans"
+    NESTED = "spans inside or across other spans"
     BOXES = "boxes"
     SCORES = "scores"
     PROVENANCE = "provenance"
@@ -35,12 +38,40 @@ KEPT = "kept"
 """Said in a table of what survives exactly. Anything else there says how it survives."""
 
 
+Refuse = Callable[[str, Kosmos2Error], None]
+"""Hears which record (its line, file or id) cannot be read or written, and why; all others can."""
+
+_FAULTS_OF_ONE_RECORD = (RecordError, BoxError, MarkupError, ImageError)
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+def raise_it(where: str, error: Kosmos2Error) -> None:
+    """End the run at the first record that cannot be read or written."""
+    raise error
+
+
+def each(
+    items: Iterable[tuple[str, _In]], make: Callable[[_In], _Out], refuse: Refuse
+) -> Iterator[_Out]:
+    """Yield make(item) for each (where, item); `refuse` hears of the items that have a fault."""
+    for where, item in items:
+        try:
+            made = make(item)
+        except _FAULTS_OF_ONE_RECORD as error:
+            refuse(where, error)
+        else:
+            yield made
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """What a reader may need to know besides the path."""
 
     images: Path | None = None
     """The folder that file names of pictures start from; None: the one that the format says."""
+    refuse: Refuse = raise_it
+    """Told of what is no record, so that the reader goes on with the next one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +80,8 @@ class Writing:
 
     pictures: Pictures
     """Reads pictures of the records, for their sizes and for formats that hold them."""
+    refuse: Refuse = raise_it
+    """Told of records that the format cannot say, so that the writer goes on with the next one."""
 
 
 Reader = Callable[[Path, Reading], Iterator[GroundedRecord]]
@@ -93,7 +126,7 @@ def features(record: GroundedRecord) -> set[Feature]:
         held.add(Feature.SCORES)
     if len(spans) < len(entries):
         held.add(Feature.SEVERAL_BOXES)
-    if any(_contains(outer, inner) for outer in spans for inner in spans):
+    if any(after[0] < before[1] for before, after in pairwise(sorted(spans))):
         held.add(Feature.NESTED)
     if record.noun_chunks and record.ref_exps and record.noun_chunks != record.ref_exps:
         held.add(Feature.VIEWS)
@@ -106,7 +139,3 @@ def by_span(entries: Iterable[Grounded]) -> dict[tuple[int, int], list[Grounded]
     for entry in entries:
         spans.setdefault((entry.start, entry.end), []).append(entry)
     return dict(sorted(spans.items()))
-
-
-def _contains(outer: tuple[int, int], inner: tuple[int, int]) -> bool:
-    return outer != inner and outer[0] <= inner[0] and inner[1] <= outer[1]
