@@ -1,0 +1,1 @@
+"""Image-text pairs into a grounded data set: the GRIT pipeline."""

