@@ -10,6 +10,8 @@ moment starts again, with any driver, and every unit's files lie there once, as 
 from kosmos2.shards.bench import Driver
 from kosmos2.shards.folder import JobFolder
 from kosmos2.shards.local import Local
+from kosmos2.shards.pool import Pool
+from kosmos2.shards.ray_driver import Ray
 from kosmos2.shards.run import driver_named, run
 from kosmos2.shards.unit import Counts, Done, Outcome, Quarantined, Summary, Unit, Worker
 
@@ -20,7 +22,9 @@ __all__ = [
     "JobFolder",
     "Local",
     "Outcome",
+    "Pool",
     "Quarantined",
+    "Ray",
     "Summary",
     "Unit",
     "Worker",

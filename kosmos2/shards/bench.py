@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import time
 import traceback
 from collections.abc import Callable
@@ -157,4 +158,13 @@ def begin(make_worker: MakeWorker) -> tuple[Bench | None, Ready | Stopped]:
     try:
         return Bench(make_worker), Ready()
     except Exception as error:
-        return None, Stopped(error)
+        return None, Stopped(_portable(error))
+
+
+def _portable(error: Exception) -> Exception:
+    """Return the error if it survives the way to another process, else its text."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError("".join(traceback.format_exception(error)).strip())
+    return error

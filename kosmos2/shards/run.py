@@ -24,6 +24,8 @@ from kosmos2.shards.bench import (
 )
 from kosmos2.shards.folder import JobFolder
 from kosmos2.shards.local import Local
+from kosmos2.shards.pool import Pool
+from kosmos2.shards.ray_driver import Ray
 from kosmos2.shards.unit import Done, Outcome, Quarantined, Summary, Unit
 
 TRIES = 3
@@ -80,6 +82,10 @@ def driver_named(name: str, *, workers: int, gpus: int, address: str | None) -> 
                     f"the driver local has 1 worker, got {workers}: use the driver pool"
                 )
             return Local()
+        case "pool":
+            return Pool(workers, gpus)
+        case "ray":
+            return Ray(workers, gpus, address)
         case _:
             raise ConfigError(f"no driver is called {name!r}: use local, pool or ray")
 
