@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kosmos2.errors import RequestError
+from kosmos2.kernels.memory import zeros
 from kosmos2.model import TextConfig
 
 
@@ -26,9 +27,8 @@ class RowCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        self.memory = torch.zeros(
-            config.num_layers, num_rows, capacity, 2, config.width, dtype=dtype, device=device
-        )
+        shape = (config.num_layers, num_rows, capacity, 2, config.width)
+        self.memory = zeros(shape, dtype, device)
         self.lengths = [0] * num_rows
 
     @property
@@ -75,7 +75,8 @@ class RowCache:
         """Take memory of another size; what is held stays, and must have room in it."""
         old = self.memory
         assert not any(self.lengths[num_rows:])
-        self.memory = old.new_zeros(old.shape[0], num_rows, capacity, *old.shape[3:])
+        shape = (old.shape[0], num_rows, capacity, *old.shape[3:])
+        self.memory = zeros(shape, old.dtype, old.device)
         self.lengths = [*self.lengths[:num_rows], *[0] * (num_rows - len(self.lengths))]
         for row, length in enumerate(self.lengths):
             if length:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from kosmos2.errors import ConfigError, MissingExtraError
+from kosmos2.kernels.memory import fresh
 from kosmos2.kernels.quantized import Int4, Int8
 
 SOURCES = (
@@ -175,7 +176,7 @@ def linear_int4(x_MK: Tensor, packed_NK: Tensor, scale_NG: Tensor, bias_N: Tenso
 
 def arena(size: int) -> Tensor:
     """Return that many bytes of zeros in one piece, on huge pages where the system has them."""
-    memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory = fresh(max(size, 1))
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)

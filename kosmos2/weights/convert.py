@@ -15,7 +15,6 @@ import torch
 
 from kosmos2.errors import WeightsError
 from kosmos2.kernels.kind import Precision
-from kosmos2.model import Network
 from kosmos2.weights import fairseq, huggingface, quantized
 from kosmos2.weights.fused import fuse
 from kosmos2.weights.mapping import HUGGINGFACE, ORIGINAL
@@ -27,6 +26,7 @@ from kosmos2.weights.tensors import (
     match_source,
     parameter_shapes,
     sha256,
+    skeleton,
 )
 
 TOKENIZER_FILES = (
@@ -81,8 +81,7 @@ def convert(
     checkpoint = open_checkpoint(resolve(source))
     tokenizer = checkpoint.read_tokenizer()
     layout = HUGGINGFACE if to is Format.HUGGINGFACE else ORIGINAL
-    with torch.device("meta"):
-        parameters = parameter_shapes(Network(checkpoint.config))
+    parameters = parameter_shapes(skeleton(checkpoint.config))
     matched = match_source(checkpoint.layout, checkpoint.source, parameters)
     names = {layout.theirs(ours): theirs for ours, theirs in matched.items()}
     tensors: TensorSource = RenamedSource(checkpoint.source, names)

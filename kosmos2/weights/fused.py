@@ -11,9 +11,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kosmos2.model import ModelConfig, Network
+from kosmos2.model import ModelConfig
 from kosmos2.weights.mapping import EMBEDDING, Layout
-from kosmos2.weights.tensors import Spec, StateSource, TensorSource, match_source, parameter_shapes
+from kosmos2.weights.tensors import (
+    Spec,
+    StateSource,
+    TensorSource,
+    match_source,
+    parameter_shapes,
+    skeleton,
+)
 
 QKV = ("query", "key", "value")
 
@@ -45,8 +52,7 @@ def _joined(specs: list[Spec]) -> Spec:
 
 def fuse(config: ModelConfig, layout: Layout, source: TensorSource) -> FusedSource:
     """Return the tensors of a checkpoint under the engine's names; strict as `match_source`."""
-    with torch.device("meta"):
-        parameters = parameter_shapes(Network(config))
+    parameters = parameter_shapes(skeleton(config))
     theirs = match_source(layout, source, parameters)
     return FusedSource(
         source,
@@ -59,8 +65,7 @@ def fuse(config: ModelConfig, layout: Layout, source: TensorSource) -> FusedSour
 
 def fused_names(config: ModelConfig) -> Mapping[str, tuple[str, ...]]:
     """Return the engine's name -> our parameters, joined along their rows."""
-    with torch.device("meta"):
-        network = Network(config)
+    network = skeleton(config)
     names: dict[str, tuple[str, ...]] = {}
     for name, _ in network.named_parameters():
         module, _, end = name.rpartition(".")
@@ -74,15 +79,13 @@ def fused_names(config: ModelConfig) -> Mapping[str, tuple[str, ...]]:
 
 def fused_specs(config: ModelConfig) -> Mapping[str, Spec]:
     """Return the engine's name -> its shape, in float32."""
-    with torch.device("meta"):
-        state = StateSource(dict(Network(config).named_parameters()))
+    state = StateSource(dict(skeleton(config).named_parameters()))
     return FusedSource(state, fused_names(config)).specs
 
 
 def matrices(config: ModelConfig) -> frozenset[str]:
     """Return the engine's names of what precisions of few bits round: layers and the embedding."""
-    with torch.device("meta"):
-        network = Network(config)
+    network = skeleton(config)
     layers = {
         f"{name}.weight" for name, part in network.named_modules() if isinstance(part, nn.Linear)
     }

@@ -8,7 +8,7 @@ import math
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from kosmos2.errors import WeightsError
 from kosmos2.model import ModelConfig, Network
@@ -190,14 +191,33 @@ def assemble(
 
     Nothing is allocated before its tensor is read, so the peak is the network and one tensor.
     """
-    with torch.device("meta"):
-        network = Network(config)
+    network = skeleton(config)
     sources = match_source(layout, source, parameter_shapes(network))
     state = {
         ours: source.read(theirs).to(device=device, dtype=dtype) for ours, theirs in sources.items()
     }
     network.load_state_dict(state, strict=True, assign=True)
     return network.eval()
+
+
+def skeleton(config: ModelConfig) -> Network:
+    """Return a network of these sizes whose parameters have shapes and no numbers."""
+    with torch.device("meta"), _Unfilled():
+        return Network(config)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leave out random numbers, for which torch would load its compiler: 100 MB and a second."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
+        given = kwargs or {}
+        return given["tensor"] if func is nn.init.normal_ else func(*args, **given)
 
 
 def parameter_shapes(network: Network) -> dict[str, Shape]:

@@ -3,6 +3,8 @@
 import json
 import mmap
 import os
+import subprocess
+import sys
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -463,3 +465,13 @@ def test_a_system_that_takes_no_advice_reads_all_the_same(
     monkeypatch.delattr(mmap, "MADV_DONTNEED", raising=False)
     parts, _ = open_parts(few_bits, precision_of(few_bits), CPU)
     assert parts.linear("resampler.query")(torch.ones(1, 128)).shape == (1, 128)
+
+
+def test_opening_a_model_does_not_load_the_compiler_of_torch(few_bits: Path) -> None:
+    """It takes 100 MB and a second."""
+    script = (
+        "import sys; from pathlib import Path; import kosmos2.weights.quantized as q;"
+        "folder = Path(sys.argv[1]); q.read_quantized(folder, q.stored_precision(folder));"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, few_bits], check=False).returncode == 0
