@@ -58,7 +58,40 @@ class Linking:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Which pairs are refused; as given here, none."""
+
+    min_side: int = 0
+    """Pixels of the picture's shorter side."""
+    max_aspect: float = 1000.0
+    min_words: int = 0
+    max_words: int = 10_000
+    junk: bool = False
+    """Captions with addresses, markup, file names, or without a word."""
+    language: str = ""
+    """The only language of captions, such as "en"; "": any. Refused is a caption of which another
+    language is at least as probable as said below."""
+    language_probability: float = 0.5
+    duplicate_bits: int = -1
+    """Pictures whose perceptual hashes differ by at most so many of 64 bits are one; the first in
+    order is kept. -1: none are looked for."""
+    excluded: tuple[str, ...] = ()
+    """Files of perceptual hashes, one in a line: pictures of evaluation sets."""
+    excluded_bits: int = 4
+
+    @property
+    def needs_hashes(self) -> bool:
+        return self.duplicate_bits >= 0 or bool(self.excluded)
+
+    def __post_init__(self) -> None:
+        for name in ("duplicate_bits", "excluded_bits"):
+            if not -1 <= getattr(self, name) <= 16:
+                raise ConfigError(f"filters.{name} must be -1 to 16, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GritRecipe:
     language: Language = field(default_factory=Language)
     phrases: Phrases = field(default_factory=Phrases)
     linking: Linking = field(default_factory=Linking)
+    filters: Filters = field(default_factory=Filters)

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
 
 from kosmos2.boxes import Box
 from kosmos2.grit.detectors import Asked, Detector, Refused
+from kosmos2.grit.filters import perceptual_hash, refuse_pair
 from kosmos2.grit.language import Parser
-from kosmos2.grit.linking import Candidate, Linked, link
+from kosmos2.grit.linking import Candidate
 from kosmos2.grit.parse import Parse
 from kosmos2.grit.phrases import Phrase, phrases
-from kosmos2.grit.recipe import GritRecipe, Linking
-from kosmos2.records.record import GroundedRecord, Provenance
+from kosmos2.grit.recipe import GritRecipe
+from kosmos2.records.record import GroundedRecord
 
 LEVELS = ("pairs", "phrases", "boxes")
+NO_PHRASE = "no phrase to look for"
 
 
 @dataclass(slots=True)
@@ -104,6 +106,8 @@ class Looked:
     record: GroundedRecord
     phrases: tuple[Phrase, ...]
     candidates: tuple[Candidate, ...]
+    phash: int | None = None
+    """The picture's perceptual hash, where a filter will ask for it."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object: the side table's row."""
@@ -113,6 +117,7 @@ class Looked:
             "candidates": [
                 [each.phrase, *each.box.corners, each.score] for each in self.candidates
             ],
+            **({} if self.phash is None else {"phash": f"{self.phash:016x}"}),
         }
 
     @classmethod
@@ -125,6 +130,7 @@ class Looked:
                 Candidate(phrase=phrase, box=Box(*corners), score=score)
                 for phrase, *corners, score in row["candidates"]
             ),
+            phash=int(row["phash"], 16) if "phash" in row else None,
         )
 
 
@@ -139,36 +145,34 @@ class Discarded:
 def look(
     pairs: Sequence[Pair], recipe: GritRecipe, parser: Parser, detector: Detector, funnel: Funnel
 ) -> list[Looked | Discarded]:
-    """Return what the detector found for each pair, or why it was not asked; count both."""
-    parses = parser.parse(pair.caption for pair in pairs)
-    wanted = [_wanted(parse, recipe, funnel) for parse in parses]
-    asked = [
-        Asked(
-            id=pair.id,
-            image=pair.image,
-            caption=pair.caption,
-            spans=tuple(each.chunk for each in kept),
-        )
-        for pair, kept in zip(pairs, wanted, strict=True)
-        if kept
+    """Return what the detector found for each pair, in order, or why it was not asked.
+
+    Counted is what is dropped here; what goes on is counted where it ends, in `Selection`.
+    """
+    funnel.pairs.entered += len(pairs)
+    reasons = [refuse_pair(each.caption, *_size(each), recipe.filters) or None for each in pairs]
+    able = [pair for pair, reason in zip(pairs, reasons, strict=True) if reason is None]
+    parses = parser.parse(pair.caption for pair in able)
+    wanted = [
+        (pair, _wanted(parse, recipe, funnel)) for pair, parse in zip(able, parses, strict=True)
     ]
-    boxes = iter(detector.detect(asked))
-    found: list[Looked | Discarded] = []
-    for pair, kept in zip(pairs, wanted, strict=True):
-        funnel.pairs.entered += 1
-        if not kept:
-            found.append(_discarded(pair.id, "no phrase to look for", funnel))
-            continue
-        all_boxes = next(boxes)
-        if isinstance(all_boxes, Refused):
-            funnel.phrases.dropped[all_boxes.reason] += len(kept)
-            found.append(_discarded(pair.id, all_boxes.reason, funnel))
-            continue
-        above = tuple(each for each in all_boxes if each.score >= recipe.linking.floor)
-        funnel.boxes.entered += len(all_boxes)
-        funnel.boxes.dropped["under the floor"] += len(all_boxes) - len(above)
-        found.append(Looked(record=pair.record, phrases=kept, candidates=above))
-    return found
+    boxes = iter(detector.detect([_asked(pair, kept) for pair, kept in wanted if kept]))
+    looked = iter(
+        [
+            _looked(pair, kept, next(boxes) if kept else Refused(NO_PHRASE), recipe, funnel)
+            for pair, kept in wanted
+        ]
+    )
+    return [
+        next(looked) if reason is None else _discarded(pair.id, reason, funnel)
+        for pair, reason in zip(pairs, reasons, strict=True)
+    ]
+
+
+def _size(pair: Pair) -> tuple[int, int]:
+    """Return pixels where the picture came from; what is opened may be a smaller copy."""
+    width, height = pair.image.size
+    return pair.record.width or width, pair.record.height or height
 
 
 def _wanted(parse: Parse, recipe: GritRecipe, funnel: Funnel) -> tuple[Phrase, ...]:
@@ -182,34 +186,28 @@ def _wanted(parse: Parse, recipe: GritRecipe, funnel: Funnel) -> tuple[Phrase, .
     return tuple(kept)
 
 
-def linked(
-    looked: Looked, rules: Linking, made: Provenance | None, funnel: Funnel
-) -> GroundedRecord | Discarded:
-    """Return the record of what was found, or why there is none; count phrases, boxes and pairs."""
-    result = link(looked.phrases, looked.candidates, rules)
-    _count_boxes(looked, result, funnel)
-    if not result.ref_exps:
-        return _discarded(str(looked.record.id), "no box is sure enough", funnel)
-    funnel.pairs.left += 1
-    return replace(
-        looked.record,
-        noun_chunks=result.noun_chunks,
-        ref_exps=result.ref_exps,
-        provenance=made,
-    )
+def _asked(pair: Pair, kept: Sequence[Phrase]) -> Asked:
+    spans = tuple(each.chunk for each in kept)
+    return Asked(id=pair.id, image=pair.image, caption=pair.caption, spans=spans)
 
 
-def _count_boxes(looked: Looked, result: Linked, funnel: Funnel) -> None:
-    with_box = {each.phrase for each in looked.candidates}
-    kept = {entry[:2] for entry in result.noun_chunks}
-    for number, phrase in enumerate(looked.phrases):
-        if phrase.chunk in kept:
-            funnel.phrases.left += 1
-        else:
-            reason = "its boxes were dropped" if number in with_box else "no box"
-            funnel.phrases.dropped[reason] += 1
-    funnel.boxes.left += len(result.ref_exps)
-    funnel.boxes.dropped.update(dict(result.dropped))
+def _looked(
+    pair: Pair,
+    kept: tuple[Phrase, ...],
+    boxes: Sequence[Candidate] | Refused,
+    recipe: GritRecipe,
+    funnel: Funnel,
+) -> Looked | Discarded:
+    if isinstance(boxes, Refused):
+        if kept:
+            funnel.phrases.dropped[boxes.reason] += len(kept)
+        return _discarded(pair.id, boxes.reason, funnel)
+    above = tuple(each for each in boxes if each.score >= recipe.linking.floor)
+    funnel.boxes.entered += len(boxes)
+    if len(above) < len(boxes):
+        funnel.boxes.dropped["under the floor"] += len(boxes) - len(above)
+    phash = perceptual_hash(pair.image) if recipe.filters.needs_hashes else None
+    return Looked(record=pair.record, phrases=kept, candidates=above, phash=phash)
 
 
 def _discarded(id: str, reason: str, funnel: Funnel) -> Discarded:

@@ -12,8 +12,9 @@ from kosmos2.boxes import Box
 from kosmos2.grit.detectors import Asked, Oracle, Refused
 from kosmos2.grit.language import Parser
 from kosmos2.grit.linking import Candidate
-from kosmos2.grit.recipe import GritRecipe, Linking
-from kosmos2.grit.steps import LEVELS, Discarded, Funnel, Looked, Pair, linked, look
+from kosmos2.grit.recipe import Filters, GritRecipe, Linking
+from kosmos2.grit.select import DUPLICATE, EXCLUDED, Selection
+from kosmos2.grit.steps import LEVELS, Discarded, Funnel, Looked, Pair, look
 from kosmos2.records.record import Grounded, GroundedRecord
 
 pytest.importorskip("spacy", reason='needs pip install "kosmos2[grit]"')
@@ -58,15 +59,20 @@ def pair(id: str, caption: str) -> Pair:
 
 
 def run(
-    pairs: Sequence[Pair], parser: Parser, detector: Half | Oracle
+    pairs: Sequence[Pair], parser: Parser, detector: Half | Oracle, recipe: GritRecipe = RECIPE
 ) -> tuple[list[GroundedRecord | Discarded], list[Looked | Discarded], Funnel]:
     funnel = Funnel()
-    looked = look(pairs, RECIPE, parser, detector, funnel)
-    made = [
-        linked(each, RECIPE.linking, None, funnel) if isinstance(each, Looked) else each
-        for each in looked
-    ]
-    return made, looked, funnel
+    looked = look(pairs, recipe, parser, detector, funnel)
+    return selected(looked, recipe, funnel), looked, funnel
+
+
+def selected(
+    looked: Sequence[Looked | Discarded], recipe: GritRecipe, funnel: Funnel
+) -> list[GroundedRecord | Discarded]:
+    selection = Selection(recipe, None)
+    made = [selection.record(each) if isinstance(each, Looked) else each for each in looked]
+    funnel.add(selection.funnel)
+    return made
 
 
 def test_every_pair_phrase_and_box_is_kept_or_has_a_counted_reason(parser: Parser) -> None:
@@ -98,10 +104,34 @@ def test_the_side_table_links_again_to_the_same_record(parser: Parser) -> None:
     (found,) = looked
     assert isinstance(found, Looked)
     again = Looked.from_dict(found.to_dict())
-    assert linked(again, RECIPE.linking, None, Funnel()) == made[0]
-    lower = linked(again, Linking(threshold=0.5), None, Funnel())
+    assert selected([again], RECIPE, Funnel()) == made
+    (lower,) = selected([again], GritRecipe(linking=Linking(threshold=0.5)), Funnel())
     assert isinstance(lower, GroundedRecord) and lower.ref_exps is not None
     assert len(lower.ref_exps) == 3
+
+
+def test_of_equal_pictures_the_first_that_gives_a_record_is_kept(
+    parser: Parser, tmp_path: Path
+) -> None:
+    pytest.importorskip("imagehash")
+    recipe = GritRecipe(filters=Filters(duplicate_bits=2, min_words=2))
+    captions = {"short": "Dog.", "unsure": "A bird on a tree.", "one": CAPTIONS["dog"]}
+    pairs = [pair(*item) for item in (*captions.items(), ("two", CAPTIONS["dog"]))]
+    made, looked, funnel = run(pairs, parser, Half(), recipe)
+    assert [each.reason if isinstance(each, Discarded) else each.id for each in made] == [
+        "caption too short",
+        "no box is sure enough",
+        "one",
+        DUPLICATE,
+    ]
+    assert all(getattr(funnel, level).balances for level in LEVELS)
+    (one,) = (each for each in looked if isinstance(each, Looked) and each.record.id == "one")
+    again = Looked.from_dict(one.to_dict())
+    assert again == one and again.phash is not None
+    (tmp_path / "eval.txt").write_text(f"{again.phash:016x}\n")
+    strict = GritRecipe(filters=Filters(excluded=(str(tmp_path / "eval.txt"),)))
+    (refused,) = selected([again], strict, Funnel())
+    assert isinstance(refused, Discarded) and refused.reason == EXCLUDED
 
 
 def test_the_oracle_gives_the_truth_back(parser: Parser) -> None:
