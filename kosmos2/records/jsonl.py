@@ -44,6 +44,8 @@ class Row:
     problem: str = ""
     unfinished: bool = False
     """The end that a killed writer or a broken download left."""
+    schema: Any = None
+    """The types of all columns, where the file has some (a pyarrow schema)."""
 
 
 def record_of(row: Row) -> GroundedRecord:
@@ -82,9 +84,9 @@ def text_of(record: GroundedRecord) -> bytes:
     fields = record.to_dict()
     try:
         try:
-            return (json.dumps(fields, ensure_ascii=False, default=_as_json) + "\n").encode()
+            return (json.dumps(fields, ensure_ascii=False, default=as_json) + "\n").encode()
         except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can write
-            return (json.dumps(fields, default=_as_json) + "\n").encode()
+            return (json.dumps(fields, default=as_json) + "\n").encode()
     except (TypeError, ValueError) as error:
         raise RecordError(f"record {record.id}: JSON cannot hold it: {error}") from error
 
@@ -324,7 +326,8 @@ def _copy(source: BinaryIO, target: BinaryIO, length: int) -> None:
         length -= len(data)
 
 
-def _as_json(value: object) -> object:
+def as_json(value: object) -> object:
+    """Return what JSON writes for a value that it does not know."""
     if isinstance(value, date | time):
         return value.isoformat()
     if isinstance(value, timedelta):

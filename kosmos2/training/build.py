@@ -13,7 +13,7 @@ from kosmos2.data.lessons import Teacher
 from kosmos2.data.sources import RecordSource, SceneSource, Source
 from kosmos2.model.config import ModelConfig
 from kosmos2.model.network import Network
-from kosmos2.records.store import read_jsonl
+from kosmos2.records.store import read, root_of
 from kosmos2.scenes.gallery import Sprites
 from kosmos2.scenes.maker import SceneMaker
 from kosmos2.scenes.recipe import Crowd, SceneRecipe
@@ -70,8 +70,8 @@ def _source(
 ) -> Source:
     if source.kind == "records":
         path = Path(source.path)
-        records = list(read_jsonl(path))
-        return RecordSource(records, path.parent, teacher, recipe.model.vision)
+        records = list(read(path))
+        return RecordSource(records, root_of(path), teacher, recipe.model.vision)
     maker = scene_maker(recipe, source, sprites, split="train")
     return SceneSource(
         maker,
@@ -84,7 +84,7 @@ def _source(
 def _record_texts(recipe: TrainRecipe) -> Iterator[str]:
     for source in recipe.sources:
         if source.kind == "records":
-            yield from (record.caption for record in read_jsonl(Path(source.path)))
+            yield from (record.caption for record in read(Path(source.path)))
 
 
 def _scene_texts(maker: SceneMaker, count: int) -> Iterator[str]:

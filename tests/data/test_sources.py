@@ -18,7 +18,7 @@ from kosmos2.errors import ImageError, RecordError
 from kosmos2.grounding.spans import GroundedText, Phrase
 from kosmos2.model.config import VisionConfig
 from kosmos2.records.record import Grounded, GroundedRecord
-from kosmos2.records.store import RecordWriter, read_jsonl
+from kosmos2.records.store import Writer, read
 from kosmos2.scenes.maker import SceneMaker
 from kosmos2.vocab.special import Tag
 from kosmos2.vocab.tokenizer import Tokenizer
@@ -55,14 +55,14 @@ def folder(tmp_path: Path) -> Path:
     ramp = np.arange(40 * 20 * 3, dtype=np.uint8).reshape(20, 40, 3)
     Image.fromarray(ramp).save(tmp_path / "pictures/one.png")
     Image.fromarray(ramp[:, :20]).save(tmp_path / "pictures/two.png")
-    with RecordWriter(tmp_path / "train.jsonl") as writer:
+    with Writer(tmp_path / "train.jsonl") as writer:
         writer.write(record())
         writer.write(record(id=8, image="pictures/two.png", ref_exps=()))
     return tmp_path
 
 
 def source(folder: Path, teacher: Teacher) -> RecordSource:
-    return RecordSource(list(read_jsonl(folder / "train.jsonl")), folder, teacher, VISION)
+    return RecordSource(list(read(folder / "train.jsonl")), folder, teacher, VISION)
 
 
 def scene_source(teacher: Teacher, *, max_lessons: int = 8, **changes: object) -> SceneSource:

@@ -14,7 +14,7 @@ from scene_shapes import shapes
 from kosmos2 import Kosmos2, config
 from kosmos2.errors import Kosmos2Error, TrainingError
 from kosmos2.records.record import Grounded, GroundedRecord
-from kosmos2.records.store import RecordWriter
+from kosmos2.records.store import Writer
 from kosmos2.training import build, checkpoint
 from kosmos2.training.evaluate import Evaluation
 from kosmos2.training.recipe import SourceRecipe, TrainRecipe
@@ -243,7 +243,7 @@ def test_scenes_of_which_nothing_can_be_found_are_refused_before_the_first_step(
 
 def test_records_train_the_same_way_and_teach_the_vocabulary_their_words(tmp_path: Path) -> None:
     caption = "a zyzzyva on a quokka"
-    with RecordWriter(tmp_path / "train.jsonl") as writer:
+    with Writer(tmp_path / "train.jsonl") as writer:
         for number in range(3):
             Image.new("RGB", (40, 30), (90 * number, 50, 50)).save(tmp_path / f"{number}.png")
             span = Grounded(0, 9, 0.1, 0.1, 0.6, 0.7, 1.0)
