@@ -96,8 +96,9 @@ class _PoolCrew:
         except (EOFError, OSError):
             process = self._benches[number].process
             process.join()
+            death = _death(process.exitcode)
             self._end(number)
-            return number, Died(_death(process.exitcode))
+            return number, Died(death)
         return number, answer
 
     def _end(self, bench: int) -> None:

@@ -128,6 +128,10 @@ class _RayCrew:
         bench = self._asked.pop(reference)
         try:
             return bench, self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            # A bench answers all that its worker raises, so this is on the way there: a module
+            # that the machine lacks.
+            return bench, Stopped(RuntimeError(f"a Ray actor cannot work: {error}"))
         except self._ray.exceptions.RayError as error:
             return bench, Died(f"its actor died: {error}")
 
