@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kosmos2.errors import RecordError
-from kosmos2.records.formats import chat_text
+from kosmos2.records.formats import carried, chat_text
 from kosmos2.records.formats.chat_text import Heard, Hearer, Sayer
 from kosmos2.records.formats.format import (
     KEPT,
@@ -34,12 +34,12 @@ from kosmos2.records.formats.format import (
     each,
 )
 from kosmos2.records.formats.objects import (
+    FOREIGN,
     as_json,
+    beside,
     image_of,
     located,
     read_objects,
-    record_of,
-    rest,
     understood,
     write_lines,
     write_list,
@@ -48,6 +48,9 @@ from kosmos2.records.pictures import Pictures
 from kosmos2.records.record import Grounded, GroundedRecord
 
 _URLS = ("http://", "https://")
+_SPANS = "spans"
+"""In what is kept: [start, end, score] of each box, in the order of the text."""
+_NO_VIEWS = {"noun_chunks": None, "ref_exps": None}
 
 
 def _writer(say: Sayer) -> Writer:
@@ -73,25 +76,26 @@ def _writer(say: Sayer) -> Writer:
 
 
 def _kept(record: GroundedRecord, groups: Mapping[tuple[int, int], list[Grounded]]) -> str:
-    entries = [[*span, entry.score] for span, group in groups.items() for entry in group]
-    size = {} if record.width is None else {"width": record.width, "height": record.height}
-    return as_json({**rest(record), **size, "entries": entries})
+    spans = [[*span, entry.score] for span, group in groups.items() for entry in group]
+    return as_json({**beside(record, "image", "caption"), _SPANS: spans})
 
 
 def _reader(hear: Hearer, what: str) -> Reader:
     def read(path: Path, reading: Reading) -> Iterator[GroundedRecord]:
         def record(item: dict[str, Any]) -> GroundedRecord:
-            kept = json.loads(item["record"]) if "record" in item else {"id": item.get("id")}
-            said = {key: kept.get(key) for key in ("width", "height")}
+            kept: dict[str, Any] = {**FOREIGN, "id": item.get("id")}
+            if "record" in item:
+                kept = json.loads(item["record"])
+            known = kept.pop(_SPANS, ())
             name = chat_text.picture_of(item)
             if name is not None and name.startswith(_URLS):
-                said["url"] = name
+                kept["url"] = name
             elif name is not None:
-                said["image"] = image_of(name, path, reading)
-            bare = record_of({**said, "caption": ""}, (), {})
+                kept["image"] = image_of(name, path, reading)
+            bare = GroundedRecord.from_dict({**kept, "caption": "", **_NO_VIEWS})
             caption, heard = hear(item, lambda: Pictures(path.parent).size(bare))
-            caption, entries = _entries(caption, heard, kept.get("entries", ()))
-            return record_of({**said, "caption": caption}, entries, kept)
+            caption, entries = _entries(caption, heard, known)
+            return carried.whole({**kept, "caption": caption}, entries)
 
         yield from each(read_objects(path), understood(record, what), reading.refuse)
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from kosmos2.boxes import Box
 from kosmos2.errors import RecordError
+from kosmos2.records.formats.carried import clipped_box
 from kosmos2.records.formats.labels import NO_NAME
-from kosmos2.records.formats.objects import clipped
 
 Phrases = Sequence[tuple[str, Sequence[Box]]]
 Size = Callable[[], tuple[int, int]]
@@ -227,7 +227,7 @@ def _thousandths(corners: Sequence[float]) -> Box:
 
 
 def _of_thousand(corners: Sequence[float]) -> Box:
-    return clipped(corners, _THOUSAND, _THOUSAND)
+    return clipped_box("text", corners, (_THOUSAND, _THOUSAND))
 
 
 def _bin(corner: float) -> int:
@@ -256,7 +256,7 @@ def _llava_turns(item: Mapping[str, Any]) -> tuple[str, list[tuple[str, list[flo
 def _of_one(corners: Sequence[float]) -> Box:
     if max(corners) > 1:
         raise RecordError(f"LLaVA counts shares of the picture, 0 to 1, got {list(corners)}")
-    return clipped(corners, 1, 1)
+    return clipped_box("text", corners, (1, 1))
 
 
 def _llava_boxes(text: str) -> list[list[float]]:

@@ -1,23 +1,22 @@
-"""JSON objects one by one, of lists and lines, and what formats keep of a record beside them.
-
-Formats whose objects may have further keys carry `rest(record)` under the key `record`, so that
-what only we know (the hash, the provenance, ...) comes back; whoever else reads them ignores it.
-"""
+"""JSON objects one by one, of lists and of lines, and what formats do with their fields."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from kosmos2.boxes import Box
 from kosmos2.errors import RecordError
+from kosmos2.records.formats import carried
 from kosmos2.records.formats.format import Reading
 from kosmos2.records.record import Grounded, GroundedRecord
 
 CHUNK = 1 << 20
+FOREIGN: Mapping[str, Any] = {"noun_chunks": None, "ref_exps": "boxes"}
+"""What `carried.rest` would say of a line that somebody else wrote."""
 _Made = TypeVar("_Made")
 
 
@@ -75,41 +74,9 @@ def understood(make: Callable[[Any], _Made], what: str) -> Callable[[Any], _Made
     return read
 
 
-def rest(record: GroundedRecord) -> dict[str, Any]:
-    """Return what other people's formats have no place for: all but picture, size, text, boxes."""
-    known: dict[str, Any] = {
-        name: getattr(record, name)
-        for name in ("id", "shard", "url", "sha256")
-        if getattr(record, name) is not None
-    }
-    if record.ref_exps is None:
-        known["view"] = None if record.noun_chunks is None else "noun_chunks"
-    elif record.noun_chunks is not None:
-        known["noun_chunks"] = [list(entry) for entry in record.noun_chunks]
-    if record.provenance:
-        known["provenance"] = record.provenance.to_dict()
-    if record.extra:
-        known["extra"] = dict(record.extra)
-    return known
-
-
-def record_of(
-    fields: Mapping[str, Any], entries: Sequence[Grounded], kept: Mapping[str, Any]
-) -> GroundedRecord:
-    """Return the record of what a format said (`fields`, `entries`) and of its `rest`."""
-    rows = [list(entry) for entry in entries]
-    view = kept.get("view", "ref_exps")
-    known = ("id", "shard", "url", "sha256", "provenance")
-    return GroundedRecord.from_dict(
-        {
-            **kept.get("extra", {}),
-            **{name: kept[name] for name in known if name in kept},
-            **{name: value for name, value in fields.items() if value is not None},
-            "noun_chunks": rows if view == "noun_chunks" else kept.get("noun_chunks"),
-            # Boxes that somebody added to a record without any view make one.
-            "ref_exps": rows if view == "ref_exps" or (view is None and rows) else None,
-        }
-    )
+def beside(record: GroundedRecord, *said: str) -> dict[str, Any]:
+    """Return what is carried of a record beside the fields that the format itself says."""
+    return {key: value for key, value in carried.rest(record).items() if key not in said}
 
 
 def image_of(name: str, path: Path, reading: Reading) -> str:
@@ -123,26 +90,6 @@ def pixels(box: Box, size: tuple[int, int]) -> list[float]:
     """Return x0, y0, x1, y1 in pixels, without the noise of the last binary digit."""
     corners = box.to_pixels(width=size[0], height=size[1])
     return [round(corner, 9) for corner in corners]
-
-
-def clipped(corners: Sequence[float], width: float, height: float) -> Box:
-    """Return the box of corners in units of which a picture has width x height.
-
-    What lies outside the picture is cut off, as whoever reads these formats does; a box that lies
-    outside altogether is refused.
-    """
-    x0, y0, x1, y1 = (float(corner) for corner in corners)
-    if not (x0 <= x1 and y0 <= y1 and x0 <= width and y0 <= height and x1 >= 0 and y1 >= 0):
-        raise RecordError(
-            f"a box needs x0 <= x1 and y0 <= y1 and a part inside {width:g}x{height:g}, got "
-            f"{tuple(corners)}"
-        )
-    return Box(
-        max(x0, 0.0) / width,
-        max(y0, 0.0) / height,
-        min(x1, width) / width,
-        min(y1, height) / height,
-    )
 
 
 def located(

@@ -18,6 +18,7 @@ from typing import Any
 
 from kosmos2.boxes import Box
 from kosmos2.errors import RecordError
+from kosmos2.records.formats import carried
 from kosmos2.records.formats.format import (
     KEPT,
     Feature,
@@ -29,11 +30,11 @@ from kosmos2.records.formats.format import (
 )
 from kosmos2.records.formats.labels import caption_of, class_name
 from kosmos2.records.formats.objects import (
-    clipped,
+    FOREIGN,
+    beside,
     image_of,
     pixels,
     read_objects,
-    rest,
     understood,
     write_lines,
 )
@@ -56,7 +57,7 @@ def read(path: Path, reading: Reading) -> Iterator[GroundedRecord]:
             "height": line["height"],
             "caption": caption,
         }
-        return carried.whole({**line.get("record", carried.NOTHING), **said}, entries)
+        return carried.whole({**line.get("record", FOREIGN), **said}, entries)
 
     yield from each(read_objects(path), understood(record, "ODVG"), reading.refuse)
 
@@ -82,7 +83,7 @@ def write(records: Iterable[GroundedRecord], path: Path, writing: Writing) -> No
                     for span, group in by_span(record.entries).items()
                 ],
             },
-            "record": rest(record),
+            "record": beside(record, "image", "width", "height", "caption"),
         }
 
     named = ((f"record {record.id}", record) for record in records)
@@ -131,7 +132,7 @@ def _detection(line: Mapping[str, Any]) -> tuple[str, tuple[Grounded, ...]]:
 
 
 def _inside(corners: list[float], line: Mapping[str, Any]) -> Box:
-    return clipped(corners, line["width"], line["height"])
+    return carried.clipped_box("region", corners, (line["width"], line["height"]))
 
 
 ODVG = Format(
