@@ -13,6 +13,7 @@ of the first row group, such as a key that comes late, is kept as a JSON object 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kosmos2.errors import MissingExtraError, RecordError
 from kosmos2.records.jsonl import Row, as_json
-from kosmos2.records.record import Grounded, GroundedRecord
+from kosmos2.records.record import Grounded, GroundedRecord, Provenance
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +32,8 @@ OVERFLOW = "kosmos2_extra"
 _MARK, _VERSION = b"kosmos2.records", b"1"
 _VIEWS = ("noun_chunks", "ref_exps")
 _TEXTS = ("image", "shard", "url", "sha256", "caption")
-_OURS = ("id", "image", "shard", "url", "sha256", "width", "height", "caption", *_VIEWS)
+_MADE = "provenance"
+_OURS = ("id", "image", "shard", "url", "sha256", "width", "height", "caption", *_VIEWS, _MADE)
 _RELEASED = ("id", "url", "caption", "width", "height", *_VIEWS)
 _READ_ROWS = 1024
 _GROUP = 8192
@@ -137,6 +139,8 @@ class ParquetWriter:
             if field.name in _VIEWS:
                 views = [getattr(record, field.name) for record in group]
                 cells[field.name] = [_spans(view, field.type) for view in views]
+            elif field.name == _MADE and self._layout is Layout.OURS:
+                cells[_MADE] = [_made(fields.pop(_MADE, None)) for fields in rest]
             elif field.name != OVERFLOW:
                 cells[field.name] = _taken(rest, field.name, field.type)
         if self._layout is Layout.OURS:  # a null that was written is told from none
@@ -192,6 +196,9 @@ def _fields(cells: dict[str, Any]) -> dict[str, Any]:
     for view in _VIEWS:
         if isinstance(fields.get(view), list):
             fields[view] = [_numbers(entry) for entry in fields[view]]
+    made = fields.get(_MADE)
+    if isinstance(made, dict) and isinstance(made.get("decoding"), str):
+        fields[_MADE] = {**made, "decoding": json.loads(made["decoding"])}
     overflow = fields.pop(OVERFLOW, None)
     return {**fields, **json.loads(overflow)} if isinstance(overflow, str) else fields
 
@@ -206,7 +213,7 @@ def _numbers(entry: object) -> object:
 
 def _leftover(record: GroundedRecord) -> dict[str, Any]:
     fields = record.to_dict()
-    known = {name: fields.pop(name, None) for name in (*_OURS, "provenance")}
+    known = {name: fields.pop(name, None) for name in _OURS}
     return {
         name: value
         for name, value in {**known, **fields}.items()
@@ -235,23 +242,18 @@ def _planned(layout: Layout, group: Sequence[GroundedRecord]) -> pa.Schema:
         return source
     dicts = [_leftover(record) for record in group]
     base = _OURS if layout is Layout.OURS else _RELEASED
-    seen = dict.fromkeys(name for fields in dicts for name in fields if name != OVERFLOW)
+    typed = [name for name in source.names if name not in (*_OURS, OVERFLOW)]
+    found = dict.fromkeys(name for each in dicts for name in each if name != OVERFLOW)
+    wanted = dict.fromkeys((*base, *typed, *found))
+    first = [name for name in (group[0].order if group else ()) if name in wanted]
     fields = []
-    for name in dict.fromkeys((*_ordered(group), *base, *seen)):
-        if name not in base and name not in seen:
-            continue
-        typed = name in source.names and name not in base
+    for name in dict.fromkeys((*first, *wanted)):
         values = [each[name] for each in dicts if each.get(name) is not None]
-        kind = source.field(name).type if typed else _kind(layout, name, values)
+        kind = source.field(name).type if name in typed else _kind(layout, name, values)
         if kind is not None:
             fields.append(arrow.field(name, kind))
     metadata = {_MARK: _VERSION} if layout is Layout.OURS else None
     return arrow.schema(fields, metadata=metadata)
-
-
-def _ordered(group: Sequence[GroundedRecord]) -> tuple[str, ...]:
-    """Return the order of columns that the first record asks for."""
-    return group[0].order if group else ()
 
 
 def _is_ours(schema: pa.Schema) -> bool:
@@ -263,6 +265,8 @@ def _kind(layout: Layout, name: str, values: list[Any]) -> pa.DataType | None:
     arrow = _arrow()
     if name in _VIEWS:
         return _span_kind(layout)
+    if name == _MADE:
+        return _made_kind() if layout is Layout.OURS else None
     if name in _TEXTS:
         return arrow.string()
     if name in ("width", "height"):
@@ -285,6 +289,18 @@ def _span_kind(layout: Layout) -> pa.DataType:
     names = Grounded._fields
     kinds = [arrow.int32() if name in ("start", "end") else arrow.float64() for name in names]
     return arrow.list_(arrow.struct(list(zip(names, kinds, strict=True))))
+
+
+def _made_kind() -> pa.DataType:
+    arrow = _arrow()
+    return arrow.struct([(item.name, arrow.string()) for item in dataclasses.fields(Provenance)])
+
+
+def _made(provenance: Mapping[str, Any] | None) -> dict[str, str] | None:
+    """Return the cell of a provenance; its settings are JSON text, for they differ by record."""
+    if provenance is None or "decoding" not in provenance:
+        return None if provenance is None else dict(provenance)
+    return {**provenance, "decoding": _json(provenance["decoding"])}
 
 
 def _spans(
