@@ -6,6 +6,7 @@
     ├── VocabularyError     a tokenizer folder or an id outside the vocabulary
     ├── MarkupError         grounded markup that breaks its grammar (strict reading only)
     ├── ImageError          a file that is no picture, or one that is refused
+    ├── FetchError          a download that is refused or that failed
     ├── WeightsError        a checkpoint that does not match, cannot be read or is unsafe
     ├── RequestError        a question that cannot be asked (prompt too long, no image, ...)
     ├── RecordError         a grounded record that is not valid
@@ -39,6 +40,10 @@ class MarkupError(Kosmos2Error, ValueError):
 
 class ImageError(Kosmos2Error, ValueError):
     """A picture that cannot or must not be opened."""
+
+
+class FetchError(Kosmos2Error, ValueError):
+    """A download that is refused or that failed."""
 
 
 class WeightsError(Kosmos2Error, ValueError):
