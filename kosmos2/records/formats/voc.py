@@ -84,7 +84,9 @@ def parse(file: Path) -> ET.Element:
         guard.StartDoctypeDeclHandler = refuse
         guard.Parse(content, True)
         return ET.fromstring(content)
-    except (OSError, expat.ExpatError, ET.ParseError, LookupError) as error:
+    except RecordError:
+        raise
+    except (OSError, ValueError, LookupError, expat.ExpatError, ET.ParseError) as error:
         raise RecordError(f"{file}: cannot be read as XML ({error})") from error
 
 
