@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import kosmos2
+from kosmos2.cli.annotate import annotate
 from kosmos2.cli.console import Commands, say
 from kosmos2.cli.convert import convert
 from kosmos2.cli.demo import demo
@@ -45,7 +46,7 @@ def _everywhere(
     """Nothing: options of all commands stand at the commands."""
 
 
-for _command in (caption, ground, find, describe, ask, demo, convert, doctor, train):
+for _command in (caption, ground, find, describe, ask, annotate, demo, convert, doctor, train):
     app.command(_command.__name__, no_args_is_help=_command not in (demo, doctor))(_command)
 app.add_typer(scenes, name="scenes")
 app.add_typer(evaluate, name="eval")

@@ -1,0 +1,306 @@
+"""`annotate`: every picture of a folder, list, table or tar into grounded records."""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kosmos2.cli.asking import ModelChoice
+from kosmos2.cli.console import bar, complain, note, say
+from kosmos2.cli.options import Device, DeviceOption, Dtype, DtypeOption, ModelOption, SetOption
+from kosmos2.errors import RequestError
+
+if TYPE_CHECKING:
+    from kosmos2.annotate import Job, Plan, Progress, Report
+    from kosmos2.annotate.outputs import Outputs
+    from kosmos2.records.formats.format import Format
+    from kosmos2.shards import Driver as Crews
+
+SOME_FAILED = 3
+"""The exit code where some pictures have no record."""
+STOPPED = 130
+ROWS = "batch_size=32"
+"""Rows that are answered at a time, where --set says nothing else."""
+
+
+class Task(StrEnum):
+    CAPTION = "caption"
+    DETAIL = "detail"
+    GROUND = "ground"
+    FIND = "find"
+    DESCRIBE = "describe"
+
+
+class Driver(StrEnum):
+    LOCAL = "local"
+    POOL = "pool"
+    RAY = "ray"
+
+
+def annotate(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="Pictures: a folder, a glob, a list of paths (.txt), records or a table (.jsonl, "
+            ".parquet), WebDataset tars (.tar).",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file or folder to write.")],
+    task: Annotated[
+        Task,
+        typer.Option(
+            "--task",
+            help="caption: a sentence; detail: a paragraph; ground: the boxes of a given caption; "
+            "find: the boxes of given phrases; describe: words for given boxes.",
+        ),
+    ] = Task.CAPTION,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to", metavar="FORMAT", help="As in `kosmos2 records convert`; else by OUTPUT's name."
+        ),
+    ] = None,
+    phrases: Annotated[
+        Path | None,
+        typer.Option("--phrases", metavar="FILE", help="What to find, one phrase on each line."),
+    ] = None,
+    allow_absent: Annotated[
+        bool, typer.Option("--allow-absent", help="Find: let the model say that it is not there.")
+    ] = False,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images", metavar="DIR", help="Where paths in INPUT start; else at INPUT's folder."
+        ),
+    ] = None,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Download pictures that INPUT names by their url.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="The first so many pictures only.")
+    ] = None,
+    drawings: Annotated[
+        Path | None,
+        typer.Option("--draw", metavar="DIR", help="Write every picture with its boxes."),
+    ] = None,
+    crops: Annotated[
+        Path | None,
+        typer.Option("--crops", metavar="DIR", help="Write what is inside each box."),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write a page to look at, for each hundred."),
+    ] = None,
+    errors: Annotated[
+        Path | None,
+        typer.Option(
+            "--errors", metavar="FILE", help="Pictures without a record; else errors.jsonl beside."
+        ),
+    ] = None,
+    shard: Annotated[
+        str, typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts, from 1.")
+    ] = "1/1",
+    driver: Annotated[
+        Driver, typer.Option("--driver", help="This process, several, or a Ray cluster.")
+    ] = Driver.LOCAL,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", help="Processes, each with the model; else one for each GPU."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Of a Ray cluster at work.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the folder OUTPUT.job.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Throw away what an earlier run left, and begin anew.")
+    ] = False,
+    model: ModelOption = "embedded",
+    device: DeviceOption = Device.AUTO,
+    dtype: DtypeOption = Dtype.AUTO,
+    overrides: SetOption = None,
+) -> None:
+    """Ask the model about every picture of a folder, list, table or tar, and write records.
+
+    The same command goes on where it was stopped, by whatever. A picture that cannot be read
+    costs one line in errors.jsonl. The exit code is 0, or 3 where some pictures failed.
+
+    Example:  kosmos2 annotate photos/ photos.jsonl --html photos.html
+    """
+    choice = ModelChoice(model, device, dtype, (ROWS, *(overrides or ())))
+    part = _part(shard)
+    # Everything that torch is needed for comes after what a user may have got wrong.
+    form = _format(to, output)
+    texts = None if phrases is None else _phrases(phrases, task)
+    from kosmos2.annotate import Job, Looking, Outputs
+
+    outputs = Outputs(
+        records=output,
+        format=form,
+        errors=errors or output.with_name(_errors_name(part)),
+        drawings=drawings,
+        crops=crops,
+        page=page,
+    )
+    plan = _plan(choice, task, texts, outputs, allow_absent=allow_absent)
+    job = Job(
+        source=source,
+        outputs=outputs,
+        plan=plan,
+        looking=Looking(
+            images=images,
+            captions=task is Task.GROUND,
+            leave_out=tuple(folder for folder in (drawings, crops) if folder is not None),
+        ),
+        driver=_driver(driver, workers, address, plan.device),
+        shard=part,
+        limit=limit,
+        download=fetch,
+        anew=fresh,
+        keep=keep,
+    )
+    report = _watched(job)
+    _conclude(job, report)
+
+
+def _part(text: str) -> tuple[int, int]:
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal()):
+        raise RequestError(f"--shard is I/N, such as 2/8 for the second of eight, got {text!r}")
+    return int(part), int(parts)
+
+
+def _errors_name(part: tuple[int, int]) -> str:
+    """Parts of a job may lie in one folder."""
+    return "errors.jsonl" if part == (1, 1) else "errors-{}-of-{}.jsonl".format(*part)
+
+
+def _format(to: str | None, output: Path) -> "Format":
+    from kosmos2.records.formats.registry import FORMATS, format_of
+
+    if to is not None and to not in FORMATS:
+        raise RequestError(f"no format is called {to!r}; there are {', '.join(sorted(FORMATS))}")
+    if to is None and not output.suffix:
+        to = "jsonl"
+    form = FORMATS[to] if to is not None else format_of(output)
+    if form.write is None:
+        raise RequestError(f"the format {form.name} can only be read; name another with --to")
+    return form
+
+
+def _phrases(path: Path, task: Task) -> tuple[str, ...]:
+    if task is not Task.FIND:
+        raise RequestError(f"--phrases is for --task find, and the task is {task}")
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    phrases = tuple(line.strip() for line in lines if line.strip())
+    if not phrases:
+        raise RequestError(f"{path} has no phrases; write one on each line")
+    return phrases
+
+
+def _plan(
+    choice: ModelChoice,
+    task: Task,
+    phrases: tuple[str, ...] | None,
+    outputs: "Outputs",
+    *,
+    allow_absent: bool,
+) -> "Plan":
+    from kosmos2.annotate import Making, Plan, resolved
+    from kosmos2.annotate import Task as OfPlan
+
+    decoding = choice.decoding()
+    decoding.settings()  # says what is wrong with them, if anything is
+    weights, device, dtype = resolved(choice.name, choice.device, choice.dtype)
+    wanted = {
+        Making.DRAWING: outputs.drawings,
+        Making.CROPS: outputs.crops,
+        Making.THUMBNAIL: outputs.page,
+    }
+    return Plan(
+        task=OfPlan(task),
+        model=choice.name,
+        weights=weights,
+        device=device,
+        dtype=dtype,
+        decoding=decoding,
+        phrases=phrases,
+        allow_absent=allow_absent,
+        base=Path(os.path.abspath(outputs.base)),
+        makings=frozenset(making for making, path in wanted.items() if path is not None),
+    )
+
+
+def _driver(name: Driver, workers: int | None, address: str | None, device: str) -> "Crews":
+    import torch
+
+    from kosmos2.shards import driver_named
+
+    gpus = torch.cuda.device_count() if device.startswith("cuda") else 0
+    several = 1 if name is Driver.LOCAL else max(gpus, 1)
+    gpus = 0 if name is Driver.LOCAL else gpus
+    return driver_named(name, workers=workers or several, gpus=gpus, address=address)
+
+
+def _watched(job: "Job") -> "Report":
+    """Do the job while a line shows how it goes."""
+    from kosmos2.annotate import annotate
+
+    if (job.folder / "job.json").is_file() and not job.anew:
+        note(f"going on with the unfinished work in {job.folder}")
+    try:
+        with bar("annotating", 0) as line:
+
+            def show(now: "Progress") -> None:
+                line.reach(now.done, now.total, _line(now))
+
+            return annotate(job, show)
+    except KeyboardInterrupt:
+        complain(f"stopped; the same command goes on, what is done lies in {job.folder}")
+        raise typer.Exit(STOPPED) from None
+
+
+def _line(now: "Progress") -> str:
+    left = now.seconds_left
+    parts = [f"{now.rate:.1f} pictures/s" if now.rate else "starting"]
+    if left is not None:
+        parts.append(f"{_duration(left)} left")
+    parts.append(f"waited {now.waiting:.0%}")
+    return ", ".join([*parts, f"{now.failed} failed"] if now.failed else parts)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _conclude(job: "Job", report: "Report") -> None:
+    """Tell what was done, and where it lies; exit with 3 if some pictures failed."""
+    outputs = job.outputs
+    say(
+        f"{report.annotated:,} of {report.total:,} pictures annotated, {report.boxes:,} boxes: "
+        f"{outputs.records}"
+    )
+    for path in (outputs.drawings, outputs.crops):
+        if path is not None:
+            say(f"  {path}{os.sep}")
+    if report.pages:
+        more = f" and {len(report.pages) - 1} more" if len(report.pages) > 1 else ""
+        say(f"  {report.pages[0]}{more}")
+    if report.made:
+        rate = report.made / report.seconds
+        say(
+            f"{report.made:,} pictures in {_duration(report.seconds)}, {rate:.1f} a second; "
+            f"the model waited for pictures {report.waiting:.0%} of the time"
+        )
+    if report.failed:
+        complain(f"{report.failed:,} of {report.total:,} pictures failed: see {outputs.errors}")
+        raise typer.Exit(SOME_FAILED)
