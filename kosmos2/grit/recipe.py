@@ -34,6 +34,61 @@ class Phrases:
     """Whether a preposition or a conjunction at the end of an expression is cut off."""
 
 
+DetectorName = Literal[
+    "kosmos2", "mm-grounding-dino", "llmdet", "grounding-dino", "owlv2", "remote", "oracle"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detection:
+    """What looks for the phrases. No threshold here: each detector's scores are its own."""
+
+    name: DetectorName = "kosmos2"
+    model: str = "embedded"
+    """A folder or a name on the hub; of the oracle, the file of the true records; of a remote
+    detector nothing, for it says itself what it is."""
+    url: str = ""
+    """Of a remote detector: http:// or https://, as `kosmos2.grit.remote` says."""
+    device: str = "auto"
+    dtype: str = "auto"
+    """auto, fp32, bf16 or fp16, and what else kosmos2 itself can be loaded in."""
+    batch_size: int = 8
+    """Pictures that are looked at together; of a remote detector, requests at a time."""
+    prompt: Literal["caption", "chunks"] = "caption"
+    """What a Grounding DINO reads: the caption, in which phrases see one another, or the noun
+    chunks, each by itself. The others have one way only."""
+    rows_per_phrase: int = 50
+    """The surest boxes of each phrase that a model with hundreds for each gives."""
+    timeout: float = 60.0
+    """Seconds that a remote detector has for an answer."""
+    retries: int = 3
+    """How often a remote detector is asked again when it fails."""
+    calibration: str = ""
+    """A file that tells this detector's scores' precision; see `kosmos2.grit.calibration`."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("rows_per_phrase", 1), ("retries", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"detection.{name} must be at least {least}, got {getattr(self, name)}"
+                )
+        if not 0 < self.timeout < 86_400:
+            raise ConfigError(
+                f"detection.timeout must be seconds above 0 and below a day, got {self.timeout}"
+            )
+        if self.name == "remote" and not self.url.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"detection.url of a remote detector must start with http:// or https://, "
+                f"got {self.url!r}"
+            )
+        if self.name not in ("kosmos2", "remote") and self.model in ("", "embedded"):
+            raise ConfigError(
+                f"detection.model must say which {self.name}, got {self.model!r}: only kosmos2 "
+                "has an embedded model. Give a folder or a name on the hub (of the oracle: a "
+                "file of records)."
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linking:
     nms_iou: float = 0.9
@@ -93,5 +148,6 @@ class Filters:
 class GritRecipe:
     language: Language = field(default_factory=Language)
     phrases: Phrases = field(default_factory=Phrases)
+    detection: Detection = field(default_factory=Detection)
     linking: Linking = field(default_factory=Linking)
     filters: Filters = field(default_factory=Filters)
