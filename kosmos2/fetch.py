@@ -113,16 +113,17 @@ class _Target:
             raise FetchError("a URL has no control characters")
         try:
             parts = urlsplit(url)
-            scheme, port = parts.scheme.lower(), parts.port
-            host = _plain_host(parts.hostname or "")
+            port = parts.port
         except ValueError as error:
             raise FetchError(f"this is no URL ({error})") from error
+        scheme = parts.scheme.lower()
         if scheme not in _PORTS:
             raise FetchError(f"only http and https are fetched, not {scheme or 'a path'!r}")
         if parts.username is not None or parts.password is not None:
             raise FetchError("a URL with a user name or password is not fetched")
         if port == 0:
             raise FetchError("port 0 cannot be asked")
+        host = _plain_host(parts.hostname or "")
         path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
         if parts.query:
             path += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~?")
@@ -131,11 +132,14 @@ class _Target:
 
 def _plain_host(host: str) -> str:
     """Return a name or an address that every reader reads alike."""
-    if ":" in host and "%" not in host:
-        return str(IPv6Address(host))
-    name = host.rstrip(".") if host.isascii() else host.encode("idna").decode("ascii")
+    try:
+        if ":" in host and "%" not in host:
+            return str(IPv6Address(host))
+        name = host.rstrip(".") if host.isascii() else host.encode("idna").decode("ascii")
+    except ValueError as error:
+        raise FetchError(f"this is no URL ({error})") from error
     if not _HOST.fullmatch(name):
-        raise ValueError(f"it names no host: {one_line(host)!r}")
+        raise FetchError(f"this is no URL (it names no host: {one_line(host)!r})")
     return name
 
 
