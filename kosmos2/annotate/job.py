@@ -21,7 +21,7 @@ from typing import Any
 
 from kosmos2.annotate.asking import lacking
 from kosmos2.annotate.inputs import Looking, items, read_list, write_list
-from kosmos2.annotate.outputs import Outputs, write_outputs
+from kosmos2.annotate.outputs import Outputs, Written, write_outputs
 from kosmos2.annotate.plan import Plan
 from kosmos2.annotate.rows import Item
 from kosmos2.annotate.worker import Annotator
@@ -107,7 +107,7 @@ class Report:
     seconds: float
     waiting: float
     """The share of its time that the model waited for pictures, 0 to 1."""
-    pages: tuple[Path, ...]
+    written: Written
 
 
 def annotate(job: Job, tell: Callable[[Progress], None]) -> Report:
@@ -125,7 +125,7 @@ def annotate(job: Job, tell: Callable[[Progress], None]) -> Report:
         summary = run(
             todo(), partial(Annotator, job.plan), folder, driver=job.driver, on_done=watch.saw
         )
-        pages = write_outputs(folder, todo, job.outputs)
+        written = write_outputs(folder, todo, job.outputs)
         if not (job.keep or summary.quarantined):
             # Without its settings the folder is no unfinished job, wherever the removal is cut.
             (folder.path / "job.json").unlink()
@@ -139,7 +139,7 @@ def annotate(job: Job, tell: Callable[[Progress], None]) -> Report:
         made=watch.made,
         seconds=summary.seconds,
         waiting=summary.waiting_share,
-        pages=pages,
+        written=written,
     )
 
 

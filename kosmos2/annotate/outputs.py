@@ -5,6 +5,7 @@ Everything here may be done twice: a run that is killed in the middle does it ag
 
 from __future__ import annotations
 
+import glob
 import itertools
 import os
 import shutil
@@ -19,8 +20,8 @@ from kosmos2.annotate.worker import ERRORS, RECORDS, error_line, thumbnail_name
 from kosmos2.errors import one_line
 from kosmos2.grounding.page import PageItem, page
 from kosmos2.records import store
-from kosmos2.records.formats.format import Format, Writing
-from kosmos2.records.pictures import Pictures
+from kosmos2.records.convert import Ledger, losses, write_all
+from kosmos2.records.formats.format import Format
 from kosmos2.records.record import GroundedRecord
 from kosmos2.shards import JobFolder, Unit
 
@@ -48,10 +49,21 @@ class Outputs:
         return self.records.parent
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What became of the results."""
+
+    pages: tuple[Path, ...]
+    losses: tuple[str, ...]
+    """What the format cannot carry, a line for each kind."""
+    refused: int
+    """Records that the format cannot say at all."""
+
+
 def write_outputs(
     folder: JobFolder, units: Callable[[], Iterable[Unit]], outputs: Outputs
-) -> tuple[Path, ...]:
-    """Write all that was asked for; return the pages. `units` are all, also those in quarantine."""
+) -> Written:
+    """Write all that was asked for. `units` are all, also those in quarantine."""
     places = (folder.part(unit.name) for unit in units())
     parts = [part for part in places if part.is_dir()]
     pages = _pages(parts, outputs.page) if outputs.page is not None else ()
@@ -59,8 +71,10 @@ def write_outputs(
         if target is not None:
             _link_all((part / kind for part in parts), target)
     _write_errors(folder, units(), outputs.errors)
-    _write_records(parts, outputs)
-    return pages
+    ledger = _write_records(parts, outputs)
+    return Written(
+        pages=pages, losses=tuple(losses(outputs.format, ledger)), refused=ledger.skipped
+    )
 
 
 def read_records(parts: Iterable[Path]) -> Iterator[GroundedRecord]:
@@ -74,18 +88,17 @@ def beside(path: Path) -> Path:
     return path.with_name(f".partial-{path.name}")
 
 
-def _write_records(parts: Sequence[Path], outputs: Outputs) -> None:
-    target = outputs.records
-    half = beside(target)
-    _remove(half)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if outputs.format.name == "jsonl" and target.suffix in (PLAIN, ""):
-        _join((part / RECORDS for part in parts), half)
-    else:
-        assert outputs.format.write is not None
-        writing = Writing(pictures=Pictures(outputs.base))
-        outputs.format.write(read_records(parts), half, writing)
-    appear(half, target)
+def _write_records(parts: Sequence[Path], outputs: Outputs) -> Ledger:
+    target, form = outputs.records, outputs.format
+    if form.name == "jsonl" and target.suffix in ("", PLAIN):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _join((part / RECORDS for part in parts), beside(target))
+        appear(beside(target), target)
+        return Ledger()
+    for half in target.parent.glob(f".part-*-{glob.escape(target.name)}"):
+        _remove(half)  # of a run that was killed
+    records = read_records(parts)
+    return write_all(records, target, form, root=outputs.base, existing="replace")
 
 
 def _write_errors(folder: JobFolder, units: Iterable[Unit], target: Path) -> None:
@@ -121,21 +134,12 @@ def _join(files: Iterable[Path], target: Path) -> None:
 
 
 def appear(half: Path, target: Path) -> None:
-    """Give a finished file or folder its name, in place of what may be there."""
-    for path in [half, *half.rglob("*")] if half.is_dir() else [half]:
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    if half.is_dir() and target.exists():
-        old = target.with_name(f".old-{target.name}")
-        _remove(old)
-        target.rename(old)
-        half.rename(target)
-        _remove(old)
-    else:
-        if target.is_dir():
-            _remove(target)
-        half.replace(target)
+    """Give a finished file its name, in place of what may be there."""
+    with half.open("rb") as file:
+        os.fsync(file.fileno())
+    if target.is_dir():
+        _remove(target)
+    half.replace(target)
 
 
 def _remove(path: Path) -> None:

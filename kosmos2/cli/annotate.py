@@ -292,9 +292,13 @@ def _conclude(job: "Job", report: "Report") -> None:
     for path in (outputs.drawings, outputs.crops):
         if path is not None:
             say(f"  {path}{os.sep}")
-    if report.pages:
-        more = f" and {len(report.pages) - 1} more" if len(report.pages) > 1 else ""
-        say(f"  {report.pages[0]}{more}")
+    if pages := report.written.pages:
+        more = f" and {len(pages) - 1} more" if len(pages) > 1 else ""
+        say(f"  {pages[0]}{more}")
+    for loss in report.written.losses:
+        note(f"{outputs.format.name} does not keep everything: {loss}")
+    if report.written.refused:
+        complain(f"{report.written.refused:,} records cannot be said in {outputs.format.name}")
     if report.made:
         rate = report.made / report.seconds
         say(
@@ -303,4 +307,5 @@ def _conclude(job: "Job", report: "Report") -> None:
         )
     if report.failed:
         complain(f"{report.failed:,} of {report.total:,} pictures failed: see {outputs.errors}")
+    if report.failed or report.written.refused:
         raise typer.Exit(SOME_FAILED)
