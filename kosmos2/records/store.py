@@ -58,24 +58,36 @@ def read(path: Path) -> Iterator[GroundedRecord]:
     for row in rows(path):
         if row.unfinished:
             warn_unfinished(row)
-            continue
-        record = record_of(row)
-        if row.schema is not None:
-            record = dataclasses.replace(record, extra=Columns(record.extra, row.schema))
-        yield record
+        else:
+            yield checked(row)
 
 
 def rows(path: Path) -> Iterator[Row]:
     """Yield the records of a store as they lie there, unchecked."""
-    kind = kind_of(path)
-    for part in parts_of(path, kind):
+    return rows_of_kind(path, kind_of(path))
+
+
+def rows_of_kind(path: Path, kind: Kind) -> Iterator[Row]:
+    """Yield the records of a store whose kind is known, whatever its name says."""
+    parts = parts_of(path, kind)
+    if not parts:
+        raise RecordError(f"the folder {path} has no file of the kind {kind}")
+    for part in parts:
         yield from _ROWS[kind](part)
+
+
+def checked(row: Row) -> GroundedRecord:
+    """Return the record of a row, its other columns with their types."""
+    record = record_of(row)
+    if row.schema is None:
+        return record
+    return dataclasses.replace(record, extra=Columns(record.extra, row.schema))
 
 
 def kind_of(path: Path) -> Kind:
     """Return the kind of a store by its name, that of a folder by the names of its files."""
     if not path.is_dir():
-        if kind := _kind_of_file(path.name):
+        if kind := kind_named(path.name):
             return kind
         there = "has another ending" if path.exists() else "is not there and has another ending"
         raise RecordError(
@@ -87,6 +99,17 @@ def kind_of(path: Path) -> Kind:
     raise RecordError(f"the folder {path} has no file of records ({_named()})")
 
 
+def kind_named(name: str) -> Kind | None:
+    """Return the kind that a file's name says; None where it says none."""
+    name = name.lower()
+    bare = name.removesuffix(".gz").removesuffix(".zst")
+    if bare.endswith(jsonl.ENDINGS):
+        return Kind.JSONL
+    if name.endswith((".tar", ".tar.gz", ".tgz")):
+        return Kind.WEBDATASET
+    return Kind.PARQUET if name.endswith((".parquet", ".pq")) else None
+
+
 def parts_of(path: Path, kind: Kind) -> list[Path]:
     """Return the files of a store in their order; one that is written now is none of them."""
     if not path.is_dir():
@@ -96,7 +119,7 @@ def parts_of(path: Path, kind: Kind) -> list[Path]:
     return [
         path / name
         for name in names
-        if _kind_of_file(name) is kind and not name.lower().endswith(".json")
+        if kind_named(name) is kind and not name.lower().endswith(".json")
     ]
 
 
@@ -142,20 +165,22 @@ class Writer:
 
 def folder_writer(path: Path, kind: Kind, pictures: Pictures | None = None) -> Sink:
     """Return what appends parts to a folder, which is made where there is none."""
-    endings = {Kind.WEBDATASET: ".tar", Kind.PARQUET: ".parquet", Kind.JSONL: ".jsonl"}
 
-    def free() -> Path:
-        number = len(parts_of(path, kind)) if path.is_dir() else 0
-        while (part := path / f"{number:06d}{endings[kind]}").exists():
-            number += 1
-        return part
+    def make(part: Path, name: str) -> Sink:
+        return _part_writer(part, kind, pictures, name)
 
-    return _Parts(free, lambda part, name: _part_writer(part, kind, pictures, name), PART_RECORDS)
+    return _Parts(lambda: _next_part(path, kind), make, PART_RECORDS)
 
 
 def released_writer(path: Path) -> Sink:
-    """Return what writes one Parquet file in the layout of released GRIT."""
-    return _Parts(lambda: _unused(path), lambda part, _: ParquetWriter(part, Layout.RELEASED), 0)
+    """Return what writes Parquet as GRIT was released: one file, or parts of a folder."""
+
+    def make(part: Path, name: str) -> Sink:
+        return ParquetWriter(part, Layout.RELEASED)
+
+    if kind_named(path.name):
+        return _Parts(lambda: _unused(path), make, 0)
+    return _Parts(lambda: _next_part(path, Kind.PARQUET), make, PART_RECORDS)
 
 
 class _Parts:
@@ -223,6 +248,16 @@ class _Part:
             self._temporary.unlink(missing_ok=True)
 
 
+def _next_part(folder: Path, kind: Kind) -> Path:
+    """Return the next free name; the folder is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ending = {Kind.WEBDATASET: ".tar", Kind.PARQUET: ".parquet", Kind.JSONL: ".jsonl"}[kind]
+    number = len(parts_of(folder, kind))
+    while (part := folder / f"{number:06d}{ending}").exists():
+        number += 1
+    return part
+
+
 def _one_file(path: Path, kind: Kind, pictures: Pictures | None) -> Sink:
     return _Parts(lambda: _unused(path), lambda part, _: _part_writer(part, kind, pictures, ""), 0)
 
@@ -255,16 +290,6 @@ def _sync(path: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-
-def _kind_of_file(name: str) -> Kind | None:
-    name = name.lower()
-    bare = name.removesuffix(".gz").removesuffix(".zst")
-    if bare.endswith(jsonl.ENDINGS):
-        return Kind.JSONL
-    if name.endswith((".tar", ".tar.gz", ".tgz")):
-        return Kind.WEBDATASET
-    return Kind.PARQUET if name.endswith((".parquet", ".pq")) else None
 
 
 def _named() -> str:

@@ -69,12 +69,12 @@ class TarWriter:
     def write(self, record: GroundedRecord) -> None:
         """Add a record and a copy of its picture; a url or a scene stays a reference."""
         key = f"{self._prefix}{self._count:06d}"
-        self._count += 1
         if record.image is not None and not record.image.startswith("scene:"):
             picture = self._pictures.read(record)
             self._add(f"{key}.{_ending(record, picture)}", picture)
             record = dataclasses.replace(record, image=None, shard=None)
         self._add(f"{key}.json", text_of(record))
+        self._count += 1
 
     def _add(self, name: str, data: bytes) -> None:
         member = tarfile.TarInfo(name)
