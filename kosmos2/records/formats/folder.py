@@ -56,9 +56,10 @@ def pictures_in(folder: Path) -> Iterator[Path]:
 def _free_stem(record: GroundedRecord, folder: Path) -> str:
     """Return the file's own stem; where that is taken, with its folders or a number."""
     path = PurePath(record.image or "")
-    own = _safe(path.stem)
+    folders = [part for part in path.parent.parts if part not in ("..", path.anchor)]
+    own, within = _safe(path.stem), _safe("-".join([*folders, path.stem]))
     numbered = (f"{own}-{number}" for number in itertools.count(2))
-    for stem in itertools.chain([own, _safe("-".join(path.with_suffix("").parts))], numbered):
+    for stem in itertools.chain([own, within], numbered):
         if not any((folder / (stem + suffix)).exists() for suffix in SUFFIXES):
             return stem
     raise AssertionError("numbers do not end")
