@@ -131,11 +131,11 @@ class GroundedRecord:
             caption=fields["caption"],
             noun_chunks=_entries(f"{where}: noun_chunks", fields["noun_chunks"]),
             ref_exps=_entries(f"{where}: ref_exps", fields["ref_exps"]),
-            id=fields.get("id"),
+            id=_identity(f"{where}: id", fields.get("id")),
             width=_pixels(f"{where}: width", fields.get("width")),
             height=_pixels(f"{where}: height", fields.get("height")),
             **{name: fields.get(name) for name in _TEXTS},
-            provenance=made and Provenance.from_dict(f"{where}: provenance", made),
+            provenance=None if made is None else Provenance.from_dict(f"{where}: provenance", made),
             extra={key: value for key, value in fields.items() if key not in known},
             order=tuple(fields),
         )
@@ -218,7 +218,13 @@ def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _identity(where: str, value: object) -> int | str | None:
+    return value if value is None or isinstance(value, str) else _whole(where, value)
+
+
 def _whole(where: str, value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
     if not _is_number(value) or not math.isfinite(value) or value != math.floor(value):
         raise RecordError(f"{where} must be a whole number, got {value!r}")
     return int(value)
