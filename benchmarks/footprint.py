@@ -30,7 +30,7 @@ from kosmos2.weights.tensors import (
     write_safetensors,
 )
 
-FLOATS = ("transformers fp32", "transformers bf16", "ours fp32", "ours bf16")
+FLOATS = ("transformers fp32", "transformers bf16", "ours fp32", "ours bf16", "ours bf16 native")
 FEW_BITS = ("ours int8", *NATIVE)
 
 
@@ -40,16 +40,20 @@ def measure(network: Network) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as root, Load() as load:
         plain = Path(root) / "bf16"
         save_floats(network, plain)
-        rows += [in_a_process(name, plain) for name in FLOATS]
+        rows += [in_a_process(name, plain) for name in FLOATS if _can_run(name)]
         for precision in quantized.STORED:
             folder = Path(root) / precision
             save_few_bits(network, folder, precision)
             rows += [
                 in_a_process(name, folder)
                 for name in FEW_BITS
-                if precision_of(name) == precision and (native.available() or not is_native(name))
+                if precision_of(name) == precision and _can_run(name)
             ]
     return {"rows": rows, "others": load.others}
+
+
+def _can_run(name: str) -> bool:
+    return native.available() or not is_native(name)
 
 
 def save_floats(network: Network, folder: Path) -> None:

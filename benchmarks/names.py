@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 FP32, BF16 = "transformers fp32", "transformers bf16"
-NATIVE = ("ours int8 native", "ours int4 native")
+NATIVE = ("ours bf16 native", "ours int8 native", "ours int4 native")
 HEATS = (
     (FP32, BF16, "ours bf16", "ours int8"),
     (BF16, "ours int8", *NATIVE),

@@ -1,7 +1,9 @@
-"""The decoder in one C call a step; pictures and scores stay with the runner in torch."""
+"""The decoder in one C call a step, in bf16 the vision tower in another; what is between them stays
+with the runner in torch."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -9,9 +11,12 @@ from torch import Tensor, nn
 
 from kosmos2.engine.cache import RowCache
 from kosmos2.engine.runner import FusedBlock, Runner
+from kosmos2.engine.vision import FusedVisionBlock
 from kosmos2.kernels import native
 from kosmos2.kernels.linear import NativeLinear
 from kosmos2.kernels.native_step import BoundBlock, Gain, NativeDecoder
+from kosmos2.kernels.native_tower import BoundTowerBlock, Tower
+from kosmos2.model.vision import VisionTower
 
 MATRICES = ("qkv", "output", "expand", "contract")
 NORMS = ("attention_norm", "mixed_norm", "feedforward_norm", "expanded_norm")
@@ -34,7 +39,7 @@ class NativeRunner(Runner):
         super().__init__(
             runner.config,
             runner.precision,
-            vision=runner.vision,
+            vision=_faster_vision(runner.vision),
             resampler=runner.resampler,
             table=runner.table,
             blocks=runner.blocks,
@@ -70,38 +75,82 @@ class NativeRunner(Runner):
         rows_N = [first + row for row, count in enumerate(counts) for _ in range(count)]
         slots_N = [slot for span in spans for slot in range(*span)]
         ascending = sorted(set(wanted))
-        hidden_MD = self._decoder.step(x_ND.contiguous(), cache.memory, rows_N, slots_N, ascending)
+        hidden_MD = self._decoder.step(
+            x_ND.float().contiguous(), cache.memory, rows_N, slots_N, ascending
+        )
         if ascending == list(wanted):
             return hidden_MD
         return hidden_MD[[ascending.index(token) for token in wanted]]
 
 
+class NativeTower(nn.Module):
+    """All blocks of a vision tower as one."""
+
+    def __init__(self, blocks: Sequence[FusedVisionBlock], norm_eps: float) -> None:
+        super().__init__()
+        bound = [_bind_vision(block) for block in blocks]
+        self._tower = Tower(bound, blocks[0].num_heads, norm_eps)
+
+    def forward(self, x_NPE: Tensor) -> Tensor:
+        """Return x_NPE."""
+        return self._tower(x_NPE).to(x_NPE.dtype)
+
+
+def _faster_vision(vision: VisionTower) -> VisionTower:
+    """Return the tower, with its blocks in C if all of them are in bf16 there."""
+    blocks = [block for block in vision.blocks if isinstance(block, FusedVisionBlock)]
+    if len(blocks) < len(vision.blocks) or not all(map(_is_bf16, blocks)):
+        return vision
+    faster = copy.copy(vision)
+    tower = NativeTower(blocks, vision.config.norm_eps)
+    faster._modules = {**vision._modules, "blocks": nn.ModuleList([tower])}
+    return faster
+
+
+def _is_bf16(block: FusedVisionBlock) -> bool:
+    layers = [getattr(block, name) for name in MATRICES]
+    return all(
+        isinstance(layer, NativeLinear) and isinstance(layer.matrix, native.Bf16)
+        for layer in layers
+    )
+
+
 def _is_native(block: FusedBlock) -> bool:
-    norms = [getattr(block, name) for name in NORMS]
     return all(isinstance(getattr(block, name), NativeLinear) for name in MATRICES) and all(
-        isinstance(norm, nn.LayerNorm) and norm.weight.dtype is torch.float32 for norm in norms
+        isinstance(getattr(block, name), nn.LayerNorm) for name in NORMS
     )
 
 
 def _bind(block: FusedBlock) -> BoundBlock:
-    bound = []
-    for name in MATRICES:
-        linear: NativeLinear = getattr(block, name)
-        native.use_huge_pages(native.weight_of(linear.matrix))
-        bound.append(native.bind(linear.matrix, linear.bias_N))
-    qkv, output, expand, contract = bound
     return BoundBlock(
         attention_norm=_gain(block.attention_norm),
         mixed_norm=_gain(block.mixed_norm),
         feedforward_norm=_gain(block.feedforward_norm),
         expanded_norm=_gain(block.expanded_norm),
-        qkv=qkv,
-        output=output,
-        expand=expand,
-        contract=contract,
+        qkv=_bound(block.qkv),
+        output=_bound(block.output),
+        expand=_bound(block.expand),
+        contract=_bound(block.contract),
     )
+
+
+def _bind_vision(block: FusedVisionBlock) -> BoundTowerBlock:
+    return BoundTowerBlock(
+        attention_norm=_gain(block.attention_norm),
+        feedforward_norm=_gain(block.feedforward_norm),
+        qkv=_bound(block.qkv),
+        output=_bound(block.output),
+        expand=_bound(block.expand),
+        contract=_bound(block.contract),
+    )
+
+
+def _bound(linear: nn.Module) -> native.Bound:
+    assert isinstance(linear, NativeLinear)
+    native.use_huge_pages(native.weight_of(linear.matrix))
+    return native.bind(linear.matrix, linear.bias_N)
 
 
 def _gain(norm: nn.Module) -> Gain:
     assert isinstance(norm, nn.LayerNorm)
-    return Gain(norm.weight.detach(), norm.bias.detach())
+    return Gain(norm.weight.detach().float(), norm.bias.detach().float())

@@ -38,6 +38,10 @@ def pack(
     if precision.is_quantized:
         return pack_quantized(quantize(weight_NK, precision), bias_N)
     dtype = precision.activations(weight_NK.device)
+    if weight_NK.device.type == "cpu" and dtype is torch.bfloat16 and native.multiplies_bf16():
+        matrix = native.pack_bf16(weight_NK)
+        give_back(weight_NK.nbytes)
+        return NativeLinear(matrix, None if bias_N is None else bias_N.detach().float())
     weight_NK = weight_NK.detach().to(dtype)
     bias_N = None if bias_N is None else bias_N.detach().to(dtype)
     if weight_NK.device.type == "cpu" and dtype in _packed_types():
@@ -130,16 +134,16 @@ def _packed_types() -> tuple[torch.dtype, ...]:
 
 
 class NativeLinear(Linear):
-    """8 or 4 bits in the C kernels, which read the matrix where it lies."""
+    """8 or 4 bits in the C kernels, which read the matrix where it lies; or bf16, packed."""
 
-    def __init__(self, matrix: Int8 | Int4, bias_N: Tensor | None) -> None:
+    def __init__(self, matrix: native.Matrix, bias_N: Tensor | None) -> None:
         super().__init__(matrix.shape, bias_N)
         self.matrix = matrix
         self._multiply = native.bind(matrix, bias_N)
 
     def forward(self, x_MK: Tensor) -> Tensor:
         """Return y_MN."""
-        return self._multiply(x_MK)
+        return self._multiply(x_MK.float()).to(x_MK.dtype)
 
 
 class FbgemmLinear(Linear):

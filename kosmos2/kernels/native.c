@@ -18,7 +18,7 @@
 #include "native_team.h"
 #include "native_types.h"
 
-static _Thread_local Store call_store, row_store, score_store, few_store, panel_store;
+static _Thread_local Store call_store, row_store, score_store, few_store, panel_store, tile_store;
 
 #define TARGET
 #define NAME(x) x##_plain
@@ -40,6 +40,7 @@ static _Thread_local Store call_store, row_store, score_store, few_store, panel_
 #define WIDE
 #include "native_float.h"
 #include "native_avx512.h"
+#include "native_bf16.h"
 #undef WIDE
 #undef TARGET
 #undef NAME
@@ -72,6 +73,37 @@ int k2_best(void) {
 #endif
 }
 
+/* Whether the set avx512 also multiplies matrices of 16 bits. */
+int k2_has_bf16(void) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return k2_best() == 2 && __builtin_cpu_supports("avx512bf16");
+#else
+    return 0;
+#endif
+}
+
+static void round_row(const Kernels *kernels, const float *x, const Rounded *out, int64_t row) {
+#if defined(__x86_64__)
+    if (out->bits == 16) {
+        round_row16(x, out, row);
+        return;
+    }
+#endif
+    kernels->round_row(x, out, row);
+}
+
+static void product(const Kernels *kernels, const Matrix *w, const Rounded *x, Tile tile, float *y,
+                    int64_t stride) {
+#if defined(__x86_64__)
+    if (w->bits == 16) {
+        product_bf16(w, x, tile, y, stride);
+        return;
+    }
+#endif
+    kernels->product(w, x, tile, y, stride);
+}
+
 /* ---- products ------------------------------------------------------------------------------ */
 
 enum {
@@ -84,14 +116,15 @@ enum {
 };
 
 /* What happens to the columns of a product that a thread has just finished. */
-typedef enum { KEEP, GELU, ADD, STORE } After;
+typedef enum { KEEP, GELU, ADD, STORE, QUICK_GELU } After;
 
 typedef struct {
     const Kernels *kernels;
     const Matrix *w;
     const Rounded *x;
-    float *y; /* (rows, w->n) */
+    float *y; /* (rows, w->n); QUICK_GELU: null */
     After after;
+    const Rounded *rounded; /* QUICK_GELU: where the columns go, as bf16 */
     float *sum; /* ADD: (rows, w->n), what the product is added to */
     const Cache *cache; /* STORE: columns from `width` on are keys and values */
     const Tokens *tokens;
@@ -127,6 +160,21 @@ static void finish_tile(const Product *p, Tile tile) {
 
 static int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 
+/* Up to 64 columns that are never written out: behind their GELU they meet the next matrix. */
+static void round_tile(const Product *p, Tile tile) {
+#if defined(__x86_64__)
+    int64_t rows = tile.m1 - tile.m0;
+    float *y = (float *)reserve(&tile_store, (size_t)(rows * PANEL_ROWS) * sizeof(float));
+    product(p->kernels, p->w, p->x, tile, y - tile.m0 * PANEL_ROWS - tile.n0, PANEL_ROWS);
+    for (int64_t m = 0; m < rows; m++) {
+        quick_gelu_avx512(y + m * PANEL_ROWS, tile.n1 - tile.n0);
+        round_part16(y + m * PANEL_ROWS, p->rounded, tile.m0 + m, tile.n0, tile.n1 - tile.n0);
+    }
+#else
+    (void)p, (void)tile;
+#endif
+}
+
 /* How the columns of a product are handed out: a long piece to each thread, which is read in order,
  * then short ones to whoever has time left. */
 typedef struct {
@@ -134,12 +182,19 @@ typedef struct {
     int64_t others, threads;
 } Pieces;
 
+/* Rows of activations a ticket. Those of 16 bits are read in order, which any cache is fast enough
+ * for, so that weights are read once. */
+static int64_t rows_at_once(const Matrix *w, int64_t rows) {
+    return w->bits == 16 ? rows : TALL_ROWS;
+}
+
 static Pieces pieces_of(const Matrix *w, int64_t rows, int64_t threads) {
-    int64_t unit = rows > FEW_ROWS ? PANEL_ROWS : PAIR_ROWS;
+    int64_t unit = rows > FEW_ROWS || w->bits == 16 ? PANEL_ROWS : PAIR_ROWS;
     int64_t row_size = w->k * w->bits / 8 + 1;
+    int64_t tall = rows_at_once(w, rows) < rows;
     Pieces p = {.threads = threads, .others = SHORT_PIECE / row_size / unit * unit};
-    p.others = p.others < unit || rows > TALL_ROWS ? unit : p.others;
-    p.first = rows > TALL_ROWS ? unit : w->n * 7 / 8 / threads / unit * unit;
+    p.others = p.others < unit || tall ? unit : p.others;
+    p.first = tall ? unit : w->n * 7 / 8 / threads / unit * unit;
     int64_t rest = w->n - p.first * threads;
     p.pieces = threads + (rest > 0 ? (rest + p.others - 1) / p.others : 0);
     return p;
@@ -154,29 +209,41 @@ static int64_t start_of(const Pieces *p, int64_t piece) {
 static void multiply(Member *me, const Product *p) {
     Counter *counter = begin_phase(me);
     Pieces pieces = pieces_of(p->w, p->x->rows, me->team->size);
-    int64_t down = (p->x->rows + TALL_ROWS - 1) / TALL_ROWS;
+    int64_t tall = rows_at_once(p->w, p->x->rows), down = (p->x->rows + tall - 1) / tall;
     for (int64_t ticket; (ticket = take(counter)) < pieces.pieces * down;) {
-        int64_t m0 = ticket / pieces.pieces * TALL_ROWS, piece = ticket % pieces.pieces;
-        Tile tile = {.m0 = m0, .m1 = min(m0 + TALL_ROWS, p->x->rows)};
-        tile.n0 = min(start_of(&pieces, piece), p->w->n);
-        tile.n1 = min(start_of(&pieces, piece + 1), p->w->n);
-        if (tile.n0 < tile.n1) {
-            p->kernels->product(p->w, p->x, tile, p->y, p->w->n);
+        int64_t m0 = ticket / pieces.pieces * tall, piece = ticket % pieces.pieces;
+        Tile tile = {.m0 = m0, .m1 = min(m0 + tall, p->x->rows)};
+        int64_t n0 = min(start_of(&pieces, piece), p->w->n);
+        int64_t n1 = min(start_of(&pieces, piece + 1), p->w->n);
+        /* 16 bits: a panel is finished while it is in the cache. */
+        int64_t step = p->w->bits == 16 ? PANEL_ROWS : p->w->n;
+        for (tile.n0 = n0; tile.n0 < n1; tile.n0 = tile.n1) {
+            tile.n1 = min(tile.n0 + step, n1);
+            if (p->after == QUICK_GELU) {
+                round_tile(p, tile);
+                continue;
+            }
+            product(p->kernels, p->w, p->x, tile, p->y, p->w->n);
             finish_tile(p, tile);
         }
     }
     barrier(me);
 }
 
-static size_t rounded_size(int64_t rows, int64_t k) {
-    int64_t stride = (k + BLOCK - 1) / BLOCK * BLOCK, groups = (k + GROUP - 1) / GROUP;
+static int64_t stride_of(int64_t k, int64_t bits) {
+    return (k * (bits == 16 ? 2 : 1) + BLOCK - 1) / BLOCK * BLOCK;
+}
+
+static size_t rounded_size(int64_t rows, int64_t k, int64_t bits) {
+    int64_t stride = stride_of(k, bits), groups = (k + GROUP - 1) / GROUP;
     return (size_t)((rows + SET_ROWS) * (stride + (groups + 2) * 4) + 4 * LINE);
 }
 
-static Rounded carve_rounded(char *memory, int64_t rows, int64_t k) {
-    Rounded x = {.rows = rows, .k = k};
-    x.set = rows <= FEW_ROWS ? rows : SET_ROWS;
-    x.stride = (k + BLOCK - 1) / BLOCK * BLOCK;
+/* For a matrix of so many bits. */
+static Rounded carve_rounded(char *memory, int64_t rows, int64_t k, int64_t bits) {
+    Rounded x = {.rows = rows, .k = k, .bits = bits};
+    x.set = rows <= (bits == 16 ? SET_ROWS : FEW_ROWS) ? rows : SET_ROWS;
+    x.stride = stride_of(k, bits);
     x.groups = (k + GROUP - 1) / GROUP;
     x.values = carve(&memory, (size_t)((rows + x.set - 1) / x.set * x.set * x.stride));
     x.scale = carve(&memory, (size_t)rows * sizeof(float));
@@ -188,8 +255,8 @@ static Rounded carve_rounded(char *memory, int64_t rows, int64_t k) {
 /* y (rows, n) = x (rows, k) times the matrix, both sides in few bits. */
 void k2_linear(int set, int threads, const Matrix *w, const float *x, int64_t rows, float *y) {
     const Kernels *kernels = &kernels_of[set];
-    char *memory = reserve(&call_store, rounded_size(rows, w->k));
-    Rounded rounded = carve_rounded(memory, rows, w->k);
+    char *memory = reserve(&call_store, rounded_size(rows, w->k, w->bits));
+    Rounded rounded = carve_rounded(memory, rows, w->k, w->bits);
     Counter counters[2] = {0};
     Team team = {.size = threads, .counters = counters};
     Product product = {.kernels = kernels, .w = w, .x = &rounded, .y = y, .after = KEEP};
@@ -198,7 +265,7 @@ void k2_linear(int set, int threads, const Matrix *w, const float *x, int64_t ro
         Member me = {.team = &team, .index = omp_get_thread_num()};
         Counter *counter = begin_phase(&me);
         for (int64_t row; (row = take(counter)) < rows;)
-            kernels->round_row(x + row * w->k, &rounded, row);
+            round_row(kernels, x + row * w->k, &rounded, row);
         barrier(&me);
         multiply(&me, &product);
     }
@@ -223,13 +290,16 @@ typedef struct {
     int64_t num_runs;
 } Step;
 
-static Rounded normalise_rows(Member *me, const Step *s, const float *x, Norm norm, int64_t k) {
+/* Ready to meet the matrix w. */
+static Rounded normalise_rows(Member *me, const Step *s, const float *x, Norm norm,
+                              const Matrix *w) {
     Counter *counter = begin_phase(me);
-    Rounded rounded = carve_rounded(s->rounded, s->count, k);
+    int64_t k = w->k;
+    Rounded rounded = carve_rounded(s->rounded, s->count, k, w->bits);
     float *y = (float *)reserve(&row_store, (size_t)k * sizeof(float));
     for (int64_t row; (row = take(counter)) < s->count;) {
         s->kernels->normalise(x + row * k, norm, (float)s->decoder->norm_eps, k, y);
-        s->kernels->round_row(y, &rounded, row);
+        round_row(s->kernels, y, &rounded, row);
     }
     barrier(me);
     return rounded;
@@ -292,9 +362,9 @@ static void keep_wanted(Member *me, Step *s) {
 static void run_block(Member *me, Step *s, int64_t layer) {
     const Decoder *d = s->decoder;
     const Block *b = &d->blocks[layer];
-    Rounded x = normalise_rows(me, s, s->x, b->attention_norm, d->width);
-    Product qkv = {s->kernels, &b->qkv, &x, s->qkv, STORE, NULL,
-                   s->cache, s->tokens, layer, d->width};
+    Rounded x = normalise_rows(me, s, s->x, b->attention_norm, &b->qkv);
+    Product qkv = {.kernels = s->kernels, .w = &b->qkv, .x = &x, .y = s->qkv, .after = STORE,
+                   .cache = s->cache, .tokens = s->tokens, .layer = layer, .width = d->width};
     multiply(me, &qkv);
     int is_last = layer == d->num_blocks - 1;
     if (is_last && s->tokens->num_wanted == 0) {
@@ -305,17 +375,17 @@ static void run_block(Member *me, Step *s, int64_t layer) {
     if (is_last)
         keep_wanted(me, s);
 
-    x = normalise_rows(me, s, s->mixed, b->mixed_norm, d->width);
+    x = normalise_rows(me, s, s->mixed, b->mixed_norm, &b->output);
     Product output = {.kernels = s->kernels, .w = &b->output, .x = &x, .y = s->delta,
                       .after = ADD, .sum = s->x};
     multiply(me, &output);
 
-    x = normalise_rows(me, s, s->x, b->feedforward_norm, d->width);
+    x = normalise_rows(me, s, s->x, b->feedforward_norm, &b->expand);
     Product expand = {.kernels = s->kernels, .w = &b->expand, .x = &x, .y = s->expanded,
                       .after = GELU};
     multiply(me, &expand);
 
-    x = normalise_rows(me, s, s->expanded, b->expanded_norm, d->feedforward_width);
+    x = normalise_rows(me, s, s->expanded, b->expanded_norm, &b->contract);
     Product contract = {.kernels = s->kernels, .w = &b->contract, .x = &x, .y = s->delta,
                         .after = ADD, .sum = s->x};
     multiply(me, &contract);
@@ -338,7 +408,7 @@ static size_t step_size(const Decoder *d, const Tokens *t) {
     int64_t widest = d->width > d->feedforward_width ? d->width : d->feedforward_width;
     size_t floats = (size_t)(t->count * (6 * d->width + d->feedforward_width)) * sizeof(float);
     return floats + (size_t)(t->count + 1) * sizeof(int64_t) + 8 * LINE +
-           rounded_size(t->count, widest);
+           rounded_size(t->count, widest, d->blocks[0].qkv.bits);
 }
 
 /* Append tokens x (count, width) to their rows; hidden (num_wanted, width) is behind the norm. */
@@ -365,6 +435,10 @@ void k2_step(int set, int threads, const Decoder *d, const Cache *cache, const T
                                  hidden + row * d->width);
     }
 }
+
+#if defined(__x86_64__)
+#include "native_tower.h"
+#endif
 
 /* ---- memory -------------------------------------------------------------------------------- */
 

@@ -1,7 +1,8 @@
 """The optional C kernels: built once by `kosmos2 native build`, used from then on where found.
 
 Nothing here needs a compiler until `build` is called. `KOSMOS2_NATIVE=off` leaves them out;
-`plain`, `avx2` and `avx512` force one instruction set, which changes the speed and no bit.
+`plain`, `avx2` and `avx512` force one instruction set, which in int8 and int4 changes the speed and
+no bit; bf16 needs `avx512` and a processor that has instructions for it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import time
 from ctypes import POINTER, byref, c_int, c_int64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kosmos2.errors import ConfigError, MissingExtraError
@@ -30,6 +33,7 @@ from kosmos2.kernels.quantized import Int4, Int8
 SOURCES = (
     "native.c", "native_types.h", "native_team.h", "native_float.h",
     "native_plain.h", "native_avx2.h", "native_avx512.h", "native_rows512.h",
+    "native_bf16.h", "native_rows16.h", "native_tower.h",
 )  # fmt: skip
 FLAGS = (
     "-std=gnu11", "-O3", "-fopenmp", "-shared", "-fPIC",
@@ -39,6 +43,8 @@ FLAGS = (
 SETS = ("plain", "avx2", "avx512")
 """Instruction sets, slowest first; their places are the numbers that C knows them by."""
 SWITCH = "KOSMOS2_NATIVE"
+PANEL = 64
+"""Rows of a matrix in bf16 that lie side by side."""
 
 
 class CMatrix(ctypes.Structure):
@@ -113,7 +119,7 @@ class Bound:
     tensors: tuple[Tensor, ...]
 
     def __call__(self, x_MK: Tensor) -> Tensor:
-        """Return y_MN of float32 activations, which are rounded row by row."""
+        """Return y_MN of float32 activations, which are rounded row by row, or to bf16."""
         matrix, functions = self.matrix, self.native.functions
         assert x_MK.dtype is torch.float32 and x_MK.shape[-1] == matrix.k, (x_MK.dtype, x_MK.shape)
         x_MK = x_MK.contiguous()
@@ -131,8 +137,43 @@ class Bound:
         return y_MN
 
 
-def fits(matrix: Int8 | Int4) -> bool:
+@dataclass(frozen=True, slots=True, eq=False)
+class Bf16:
+    """A matrix in bf16, arranged for the kernels: panels of 64 rows, two columns at a time."""
+
+    shape: tuple[int, int]
+    panels: Tensor
+    """Pairs of bf16 as int32, (N / 64, K / 2, 64); zeros where N is no multiple of 64, K of 32."""
+
+
+Matrix: TypeAlias = Int8 | Int4 | Bf16
+
+
+def multiplies_bf16() -> bool:
+    """Tell whether the kernels are in use and the processor has instructions for bf16."""
+    found = _find()
+    return (
+        isinstance(found, Library)
+        and SETS[found.set] == "avx512"
+        and bool(found.functions.k2_has_bf16())
+    )
+
+
+def pack_bf16(weight_NK: Tensor) -> Bf16:
+    """Return a matrix in bf16, as a copy on huge pages."""
+    num_rows, width = weight_NK.shape
+    weight_NK = weight_NK.detach().to(torch.bfloat16)
+    weight_NK = F.pad(weight_NK, (0, -width % 32, 0, -num_rows % PANEL)).contiguous()
+    pairs_XRJ = weight_NK.view(torch.int32).view(-1, PANEL, weight_NK.shape[1] // 2)
+    panels = arena(weight_NK.nbytes).view(torch.int32).view_as(pairs_XRJ.transpose(1, 2))
+    panels.copy_(pairs_XRJ.transpose(1, 2))
+    return Bf16((num_rows, width), panels)
+
+
+def fits(matrix: Matrix) -> bool:
     """Tell whether C can read a matrix as it lies in memory."""
+    if isinstance(matrix, Bf16):
+        return multiplies_bf16()
     if isinstance(matrix, Int8):
         tensors, scale_type = (matrix.rounded_NK, matrix.scale_N), torch.float32
     else:
@@ -142,25 +183,29 @@ def fits(matrix: Int8 | Int4) -> bool:
     )
 
 
-def weight_of(matrix: Int8 | Int4) -> Tensor:
+def weight_of(matrix: Matrix) -> Tensor:
     """Return the rounded numbers, where they lie."""
+    if isinstance(matrix, Bf16):
+        return matrix.panels
     return matrix.rounded_NK if isinstance(matrix, Int8) else matrix.packed_NK
 
 
-def bind(matrix: Int8 | Int4, bias_N: Tensor | None) -> Bound:
+def bind(matrix: Matrix, bias_N: Tensor | None) -> Bound:
     """Return the layer x_MK -> y_MN of a matrix that `fits`."""
     assert fits(matrix), matrix.shape
-    if isinstance(matrix, Int8):
-        weight, scale, bits = matrix.rounded_NK, matrix.scale_N, 8
+    weight = weight_of(matrix)
+    if isinstance(matrix, Bf16):
+        tensors, scale, bits = [weight], None, 16
+    elif isinstance(matrix, Int8):
+        tensors, scale, bits = [weight, matrix.scale_N], matrix.scale_N.data_ptr(), 8
     else:
-        weight, scale, bits = matrix.packed_NK, matrix.scale_NG, 4
-    tensors = [weight, scale]
+        tensors, scale, bits = [weight, matrix.scale_NG], matrix.scale_NG.data_ptr(), 4
     if bias_N is not None:
         bias_N = bias_N.detach().float().contiguous()
         assert bias_N.shape == matrix.shape[:1]
         tensors.append(bias_N)
     bias = None if bias_N is None else bias_N.data_ptr()
-    c_matrix = CMatrix(weight.data_ptr(), scale.data_ptr(), bias, *matrix.shape, bits)
+    c_matrix = CMatrix(weight.data_ptr(), scale, bias, *matrix.shape, bits)
     return Bound(library(), c_matrix, tuple(tensors))
 
 
@@ -239,6 +284,7 @@ def _open(path: Path, switch: str) -> Library | str:
 def _declare(functions: ctypes.CDLL) -> None:
     matrix = POINTER(CMatrix)
     functions.k2_best.argtypes = ()
+    functions.k2_has_bf16.argtypes = ()
     functions.k2_linear.argtypes = (c_int, c_int, matrix, c_void_p, c_int64, c_void_p)
     functions.k2_linear.restype = None
     functions.k2_read.argtypes = (c_int, c_int, c_void_p, c_int64)

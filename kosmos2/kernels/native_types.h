@@ -20,22 +20,24 @@ typedef union {
 
 /* (python) A weight matrix of n rows and k columns, row-major, as the files hold it. */
 typedef struct {
-    const void *weight; /* 8 bits: int8 (n, k). 4 bits: bytes (n, k / 2), two values + 8 in each */
-    const void *scale;  /* 8 bits: float (n). 4 bits: half floats (n, k / GROUP) */
+    const void *weight; /* 8 bits: int8 (n, k). 4 bits: bytes (n, k / 2), two values + 8 in each.
+                         * 16 bits: bf16 (n / 64, k / 2, 64, 2), k a multiple of 32 with zeros */
+    const void *scale;  /* 8 bits: float (n). 4 bits: half floats (n, k / GROUP). 16 bits: null */
     const float *bias;  /* (n), or null */
     int64_t n, k;
     int64_t bits;
 } Matrix;
 
-/* Activations rounded row by row to -127..127. `set` rows lie interleaved, a block of each in turn,
+/* Activations rounded row by row, to -127..127 or to bf16. `set` rows lie interleaved, a block of each in turn,
  * so that kernels which read them side by side read memory in order. */
 typedef struct {
     int64_t rows, k;
+    int64_t bits;      /* of the matrix that they will meet: 16 for bf16 */
     int64_t set;
-    int64_t stride;    /* bytes of a row: k rounded up to BLOCK */
+    int64_t stride;    /* bytes of a row: those of k numbers rounded up to BLOCK */
     int64_t groups;    /* ceil(k / GROUP) */
     int8_t *values;    /* (rows / set, stride / BLOCK, set, BLOCK) */
-    float *scale;      /* (rows) */
+    float *scale;      /* (rows): this and what follows not of bf16 */
     int32_t *sums;     /* (rows): of all values of a row */
     int32_t *partials; /* (rows, groups): of the values of a group */
 } Rounded;

@@ -111,6 +111,7 @@ def test_floats_are_packed_where_the_processor_can_and_plain_where_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     weight_NK = normal(8, 16)
+    monkeypatch.setattr(native, "multiplies_bf16", lambda: False)
     packed = linear._packed_types()
     for precision in FLOATS:
         wanted = PackedLinear if precision.activations(CPU) in packed else FloatLinear
