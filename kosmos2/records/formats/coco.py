@@ -78,7 +78,7 @@ def read(path: Path, reading: Reading) -> Iterator[GroundedRecord]:
         yield from _captioned(path, captions, folder, reading)
         return
     annotations, sentences = _by_image(instances), _by_image(captions)
-    names = {each.get("id"): str(each.get("name")) for each in instances.get("categories", ())}
+    names = {item.get("id"): str(item.get("name")) for item in instances["categories"]}
     pictures = Pictures(folder)
 
     def record(image: dict[str, Any]) -> GroundedRecord:
@@ -86,13 +86,17 @@ def read(path: Path, reading: Reading) -> Iterator[GroundedRecord]:
             image["file_name"] = image_of(name, folder / INSTANCES, reading)
         found = annotations.get(image["id"], [])
         size = _size(image, pictures) if found else (1, 1)
-        boxes = [(each, _name(each, names), _box(each, size)) for each in found]
+        boxes = [(item, _name(item, names), _box(item, size)) for item in found]
         if isinstance(image.get("record"), dict):
             return _ours(image, boxes)
-        return _foreign(image, boxes, [each["caption"] for each in sentences.get(image["id"], ())])
+        return _foreign(image, boxes, [item["caption"] for item in sentences.get(image["id"], ())])
 
     named = ((f"{path}: image {image.get('id')}", image) for image in instances["images"])
     yield from each(named, understood(record, "COCO"), reading.refuse)
+    for image_id in annotations.keys() - {image.get("id") for image in instances["images"]}:
+        count = len(annotations[image_id])
+        fault = RecordError(f"no image {image_id!r} is listed for {count} annotations")
+        reading.refuse(str(path), fault)
 
 
 def _image(image_id: int, record: GroundedRecord, size: Size) -> dict[str, Any]:
@@ -126,16 +130,26 @@ def _documents(path: Path) -> tuple[Object | None, Object]:
     captions: Object = {}
     for file in _files(path):
         document = load(file)
-        annotations = document.get("annotations")
-        if not isinstance(annotations, list) or not isinstance(document.get("images"), list):
-            raise RecordError(
-                f'{file}: COCO has lists "images" and "annotations", got {sorted(document)}'
-            )
-        if any("caption" in each for each in annotations[:1]):
-            captions = document
+        known = {"categories": [], **document}
+        for name in ("images", "annotations", "categories"):
+            _check_objects(file, name, known.get(name))
+        if any("caption" in item for item in known["annotations"][:1]):
+            captions = known
         else:
-            instances = document
+            instances = known
     return instances, captions
+
+
+def _check_objects(file: Path, name: str, items: object) -> None:
+    """Demand a list of objects whose ids can be looked up."""
+    if not isinstance(items, list):
+        raise RecordError(f'{file}: COCO has a list "{name}", got {type(items).__name__}')
+    for number, item in enumerate(items):
+        ids = [item.get("id"), item.get("image_id")] if isinstance(item, dict) else [item]
+        if not isinstance(item, dict) or not all(isinstance(i, int | str | None) for i in ids):
+            raise RecordError(
+                f"{file}: {name}[{number}] must be an object, its ids numbers or text, got {item!r}"
+            )
 
 
 def _files(path: Path) -> list[Path]:
@@ -181,7 +195,7 @@ def _ours(image: Object, boxes: Iterable[_Found]) -> GroundedRecord:
 
 
 def _foreign(image: Object, boxes: Iterable[_Found], spoken: list[str]) -> GroundedRecord:
-    caption, entries = caption_of((name, box, each.get("score")) for each, name, box in boxes)
+    caption, entries = caption_of((name, box, item.get("score")) for item, name, box in boxes)
     more = {"captions": spoken} if spoken else {}
     return carried.whole({**carried.NOTHING, **_fields(image), "caption": caption, **more}, entries)
 
@@ -217,7 +231,7 @@ def _box(annotation: Object, size: Size) -> Box:
     if (
         not isinstance(bbox, list)
         or len(bbox) != 4
-        or not all(isinstance(each, int | float) and math.isfinite(each) for each in bbox)
+        or not all(isinstance(number, int | float) and math.isfinite(number) for number in bbox)
     ):
         raise RecordError(f"{where}: bbox must be [x, y, width, height] in pixels, got {bbox!r}")
     x, y, width, height = bbox

@@ -160,7 +160,7 @@ def _rows(file: Path) -> Iterator[tuple[str, Any]]:
             for row in itertools.chain.from_iterable(batch.to_pylist() for batch in batches):
                 number += 1
                 yield f"{file}:row {number}", row
-    except (arrow.ArrowException, OSError) as error:
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{file}: no Parquet behind row {number} ({error})") from error
 
 

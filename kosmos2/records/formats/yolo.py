@@ -118,7 +118,7 @@ def _line(where: str, words: Sequence[str], names: Mapping[int, str]) -> Labelle
         number, *values = [float(word) for word in words]
     except ValueError as error:
         raise RecordError(f"{where}: must be numbers, got {' '.join(words)!r}") from error
-    if int(number) not in names:
+    if not number.is_integer() or int(number) not in names:
         raise RecordError(f"{where}: has class {words[0]}, the names are for {sorted(names)}")
     if (
         not all(map(math.isfinite, values))

@@ -180,6 +180,28 @@ def test_a_record_of_unknown_size_is_refused_and_the_others_are_written(tmp_path
     assert [record.id for record in read_again(tmp_path / "coco")] == [1]
 
 
+def test_annotations_of_an_image_that_is_not_listed_are_refused_not_forgotten(
+    tmp_path: Path,
+) -> None:
+    stray = {"id": 5, "image_id": 7, "category_id": 18, "bbox": [0, 0, 1, 1]}
+    refused: list[str] = []
+    reading = Reading(refuse=lambda where, error: refused.append(str(error)))
+    assert len(list(read(document(tmp_path, annotations=[stray, stray]), reading))) == 1
+    assert refused == ["no image 7 is listed for 2 annotations"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"images": {}}, {"annotations": [3]}, {"images": [{"id": [1]}]}, {"categories": [None]}],
+)
+def test_a_file_that_is_no_coco_is_refused_by_list_and_value(
+    changes: dict[str, object], tmp_path: Path
+) -> None:
+    (name,) = changes
+    with pytest.raises(RecordError, match=rf"instances_val\.json.*{name}"):
+        read_again(document(tmp_path, **changes))
+
+
 def test_a_folder_without_a_file_of_coco_is_refused_by_what_it_has(tmp_path: Path) -> None:
     for name in ("a.json", "b.json"):
         (tmp_path / name).write_text("{}")

@@ -154,6 +154,8 @@ def test_a_sixth_number_is_a_score_and_more_are_a_polygon(tmp_path: Path) -> Non
     ("line", "named"),
     [
         ("7 0.5 0.5 1 1", "class 7"),
+        ("0.5 0.5 0.5 1 1", "class 0.5"),
+        ("inf 0.5 0.5 1 1", "class inf"),
         ("0 0.5 0.5 1", "must be class, x, y"),
         ("0 0.5 0.5 1 nan", "must be class, x, y"),
         ("dog 0.5 0.5 1 1", "must be numbers"),
