@@ -25,6 +25,19 @@ from kosmos2.records.store import root_of
 LOST = "lost"
 _REASONS = 100
 
+_HEADING = """\
+# Formats
+
+What `kosmos2 records convert` and `kosmos2 annotate --to` read and write, and what becomes of each
+part of a record. "Kept" means that it comes back as it was when the file is read again; what is
+lost is counted and printed by every conversion. This page is made from the code by
+`kosmos2.records.convert.document`; a test says when it is old.
+
+Formats with room for further keys carry what they have no words for under a key of ours (`record`),
+which other tools pass over. Where somebody edited such a file, the edited text and boxes count.
+
+"""
+
 Existing = Literal["refuse", "replace"]
 
 
@@ -110,6 +123,41 @@ def losses(form: Format, ledger: Ledger) -> list[str]:
 def table(form: Format) -> list[tuple[Feature, str]]:
     """Return what becomes of each feature in a format: kept, lost, or how it survives."""
     return [(feature, form.carries.get(feature, LOST)) for feature in Feature]
+
+
+def document(forms: Iterable[Format]) -> str:
+    """Return `docs/formats.md`: every format with its files, numbers, and what becomes of what."""
+    return _HEADING + "\n".join(_section(form) for form in forms)
+
+
+def _section(form: Format) -> str:
+    ways = {"read": form.read, "written": form.write}
+    able = " and ".join(way for way, does in ways.items() if does) or "neither read nor written"
+    grouped: dict[str, list[str]] = {KEPT: [], LOST: []}
+    for feature, how in table(form):
+        grouped.setdefault(how, []).append(str(feature))
+    rows = [(", ".join(names), how) for how, names in grouped.items() if names]
+    if len(grouped[KEPT]) == len(Feature):
+        rows = [("everything", KEPT)]
+    lines = [
+        f"## `{form.name}`: {form.title}",
+        "",
+        f"- Files: {_plain(form.layout)}; {able}.",
+        f"- Boxes: {_plain(form.coordinates)}.",
+        "",
+        "| Of a record | What becomes of it |",
+        "| --- | --- |",
+        *(f"| {names} | {how} |" for names, how in rows),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Return a text in which Markdown sees no tags; what stands between backticks is as it is."""
+    parts = text.split("`")
+    parts[::2] = [part.replace("<", "&lt;") for part in parts[::2]]
+    return "`".join(parts)
 
 
 def convert(

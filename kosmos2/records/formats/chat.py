@@ -133,7 +133,11 @@ def _format(
         title=title,
         layout="a JSON list (.json) or JSON lines (.jsonl); pictures stay where they are",
         coordinates=coordinates,
-        carries={**dict.fromkeys(Feature, KEPT), Feature.BOXES: rounding},
+        carries={
+            **dict.fromkeys(Feature, KEPT),
+            Feature.VIEWS: "kept, the boxes of expressions as below",
+            Feature.BOXES: rounding,
+        },
         read=_reader(hear, title),
         write=_writer(say),
     )

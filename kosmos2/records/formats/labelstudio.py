@@ -242,7 +242,7 @@ LABEL_STUDIO = Format(
     title="Label Studio tasks",
     layout="a JSON file with a list of tasks; pictures stay where they are, served as local files",
     coordinates="x, y, width, height in percent of the picture, from its upper left corner",
-    carries=dict.fromkeys(Feature, KEPT),
+    carries={**dict.fromkeys(Feature, KEPT), Feature.BOXES: "in percent, with 9 decimals"},
     read=read,
     write=write,
 )

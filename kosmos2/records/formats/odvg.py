@@ -140,7 +140,7 @@ ODVG = Format(
     title="ODVG of MMDetection (grounding)",
     layout="a file of JSON lines (.jsonl); pictures stay where they are",
     coordinates="pixels x0, y0, x1, y1 from the upper left corner, with decimals",
-    carries=dict.fromkeys(Feature, KEPT),
+    carries={**dict.fromkeys(Feature, KEPT), Feature.BOXES: "in pixels, with 9 decimals"},
     read=read,
     write=write,
 )
