@@ -62,13 +62,16 @@ class Bar:
         self._progress = progress
         self._task = task
 
-    def reach(self, done: int, total: int, what: str) -> None:
+    def reach(self, done: int, total: int | None, what: str) -> None:
         self._progress.update(self._task, completed=done, total=total, description=what)
 
 
 @contextmanager
-def bar(what: str, total: int, *, done: int = 0) -> Iterator[Bar]:
-    """Show a progress bar on standard error while the block runs; print nothing meanwhile."""
+def bar(what: str, total: int | None, *, done: int = 0) -> Iterator[Bar]:
+    """Show a progress bar on standard error while the block runs; print nothing meanwhile.
+
+    A total of None is one that nobody knows: the bar moves, and its count goes up.
+    """
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}", markup=False),

@@ -37,7 +37,7 @@ class PageItem:
 def page(items: Sequence[PageItem]) -> str:
     """Return the HTML of a page with one card for each picture."""
     title = items[0].name if len(items) == 1 else f"{len(items)} grounded pictures"
-    cards = "\n".join(_card(number, item) for number, item in enumerate(items))
+    cards = "\n".join(card(number, item) for number, item in enumerate(items))
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -61,7 +61,8 @@ def page(items: Sequence[PageItem]) -> str:
 """
 
 
-def _card(number: int, item: PageItem) -> str:
+def card(number: int, item: PageItem) -> str:
+    """Return one picture with its text as HTML, for a page with our STYLE and SCRIPT."""
     text = item.grounded.text or "(no words)"
     return f"""<article class="card" aria-labelledby="name-{number}">
 <div class="picture"><img src="{_data_uri(item.image)}" alt="{escape(text)}">

@@ -103,14 +103,14 @@ def _caption_words() -> Histogram:
 
 
 def _box_shares() -> Histogram:
-    """Return bars of half decades: small boxes are many, and linear bars would hide them."""
-    edges = (0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.9)
+    """Return bars of half decades, in percent: equal bars would hide the many small boxes."""
+    edges = (0, 0.1, 0.3, 1, 3, 10, 30, 90)
     labels = ("< 0.1", "0.1–0.3", "0.3–1", "1–3", "3–10", "10–30", "30–90", "≥ 90")
     return Histogram(edges=edges, labels=labels)
 
 
 def _scores() -> Histogram:
-    labels = [f"0.{tenth}–{f'0.{tenth + 1}' if tenth < 9 else '1'}" for tenth in range(10)]
+    labels = [f".{tenth}–.{tenth + 1}" for tenth in range(9)] + [".9–1"]
     return Histogram(edges=[tenth / 10 for tenth in range(10)], labels=labels)
 
 
@@ -144,7 +144,7 @@ class Stats:
     spans_a_record: Histogram = field(default_factory=lambda: whole_numbers(0, 10))
     boxes_a_span: Histogram = field(default_factory=lambda: whole_numbers(1, 8))
     box_shares: Histogram = field(default_factory=_box_shares)
-    """Area of each box as a share of its picture, 0..1."""
+    """Area of each box in percent of its picture."""
     scores: Histogram = field(default_factory=_scores)
     sides: Histogram = field(default_factory=_sides)
     """Longer side of each picture, in pixels."""
@@ -202,7 +202,7 @@ class Stats:
 
     def _add_box(self, entry: Grounded) -> None:
         self.boxes += 1
-        self.box_shares.add((entry.x1 - entry.x0) * (entry.y1 - entry.y0))
+        self.box_shares.add(100 * (entry.x1 - entry.x0) * (entry.y1 - entry.y0))
         if entry.score is not None:
             self.scores.add(entry.score)
 
