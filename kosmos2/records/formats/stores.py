@@ -60,6 +60,7 @@ def write_tars(records: Iterable[GroundedRecord], path: Path, writing: Writing) 
 def _file_or_folder(path: Path, kind: Kind, writing: Writing) -> Sink:
     if kind_named(path.name) is kind:
         return Writer(path, writing.pictures)
+    path.mkdir(parents=True, exist_ok=True)  # before the first record, as `convert` asks
     return folder_writer(path, kind, writing.pictures)
 
 
