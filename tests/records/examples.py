@@ -6,6 +6,7 @@ records, for formats that are a folder of files.
 """
 
 import hashlib
+import zlib
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -25,9 +26,14 @@ _ALL = (0.0, 0.0, 1.0, 1.0)
 
 
 def draw(path: Path, *, width: int = WIDTH, height: int = HEIGHT) -> None:
-    """Write a picture that shows a white rectangle at the known pixels."""
+    """Write a picture that shows a white rectangle at the known pixels.
+
+    The ground is dark, in a shade of its own for every name, so that no two files are equal.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.new("RGB", (width, height), (20, 30, 40))
+    shade = zlib.crc32(path.name.encode()) & 0x3F3F3F
+    ground = (shade >> 16, shade >> 8 & 255, shade & 255)
+    picture = Image.new("RGB", (width, height), ground)
     x0, y0, x1, y1 = KNOWN_PIXELS
     ImageDraw.Draw(picture).rectangle((x0, y0, x1 - 1, y1 - 1), fill="white")
     picture.save(path)
