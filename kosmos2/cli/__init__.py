@@ -13,8 +13,10 @@ from kosmos2.cli.convert import convert
 from kosmos2.cli.demo import demo
 from kosmos2.cli.doctor import doctor
 from kosmos2.cli.evaluate import evaluate
+from kosmos2.cli.grit import grit
 from kosmos2.cli.native import native
 from kosmos2.cli.pictures import ask, caption, describe, find, ground
+from kosmos2.cli.records import records
 from kosmos2.cli.scenes import scenes
 from kosmos2.cli.train import train
 
@@ -50,6 +52,8 @@ for _command in (caption, ground, find, describe, ask, annotate, demo, convert, 
     app.command(_command.__name__, no_args_is_help=_command not in (demo, doctor))(_command)
 app.add_typer(scenes, name="scenes")
 app.add_typer(evaluate, name="eval")
+app.add_typer(grit, name="grit")
+app.add_typer(records, name="records")
 app.add_typer(native, name="native")
 
 

@@ -227,10 +227,11 @@ def _moved(
             pictures.root = part if part.is_dir() else part.parent
             base = os.path.realpath(pictures.root)
         ledger.take(record)
-        yield _from(base, record, real_root)
+        yield rebased(base, record, real_root)
 
 
-def _from(base: str, record: GroundedRecord, root: str) -> GroundedRecord:
+def rebased(base: str, record: GroundedRecord, root: str) -> GroundedRecord:
+    """Return a record whose paths start from `root` with paths from `base`, both real folders."""
     if record.shard is not None:
         return replace(record, shard=_relative(record.shard, root, base))
     if record.image is None or record.image.startswith("scene:"):

@@ -5,19 +5,25 @@ Everything here depends on the records and the numbers given, never on the proce
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate
+from queue import Full, Queue
 from typing import TypeVar
 
 from kosmos2.errors import RecordError
 from kosmos2.records.record import GroundedRecord
 
 T = TypeVar("T")
+WAITING = 256
+"""Records that may wait for the writer of a part."""
 _HASHES = 2**64
 
 
@@ -79,6 +85,68 @@ def identity(record: GroundedRecord) -> str:
     if record.url is not None:
         return f"url {record.url} {record.caption}"
     return json.dumps(record.to_dict(), sort_keys=True, default=str)
+
+
+def share_out(
+    records: Iterable[GroundedRecord],
+    parts: Parts,
+    write: Callable[[int, Iterator[GroundedRecord]], T],
+) -> list[T]:
+    """Hand every record to the writer of its part, in one pass; return what the writers return.
+
+    `write(part, its records)` runs in a thread for each part. What goes wrong in one, or in the
+    reading, ends all of them: their records then end with an error, so that nothing half appears.
+    """
+    queues: list[Queue[GroundedRecord | _End]] = [Queue(WAITING) for _ in range(len(parts))]
+    with ThreadPoolExecutor(len(parts)) as threads:
+        writers = [
+            threads.submit(write, number, _drained(queue)) for number, queue in enumerate(queues)
+        ]
+        end = _End(broken=True)
+        try:
+            everything = all(
+                _put(record, queues[number], writers[number])
+                for record in records
+                for number in [parts.of(record)]
+            )
+            end = _End(broken=not everything)
+        finally:
+            for queue, writer in zip(queues, writers, strict=True):
+                _put(end, queue, writer)
+    # A writer that was stopped by another's error is not the one to blame.
+    errors = [error for writer in writers if (error := writer.exception())]
+    for error in sorted(errors, key=lambda error: isinstance(error, _BrokenOffError)):
+        raise error
+    return [writer.result() for writer in writers]
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Comes after the last record of a part."""
+
+    broken: bool
+
+
+class _BrokenOffError(RecordError):
+    """The records of a part end because of an error elsewhere."""
+
+
+def _put(
+    item: GroundedRecord | _End, queue: Queue[GroundedRecord | _End], writer: Future[T]
+) -> bool:
+    """Return whether the item could be handed over: a writer that has failed takes no more."""
+    while not writer.done():
+        with contextlib.suppress(Full):
+            queue.put(item, timeout=0.2)
+            return True
+    return False
+
+
+def _drained(queue: Queue[GroundedRecord | _End]) -> Iterator[GroundedRecord]:
+    while not isinstance(item := queue.get(), _End):
+        yield item
+    if item.broken:
+        raise _BrokenOffError("another part could not be read or written")
 
 
 class Duplicates(StrEnum):

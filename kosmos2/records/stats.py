@@ -180,6 +180,12 @@ class Stats:
             if record.extra.get(column) is not None:
                 self.licences.add(str(record.extra[column]))
 
+    def counting(self, records: Iterable[GroundedRecord]) -> Iterator[GroundedRecord]:
+        """Yield the records as they come, each when it is counted."""
+        for record in records:
+            self.add(record)
+            yield record
+
     def drop(self, reason: str) -> None:
         """Count a picture that became no record."""
         self.dropped += 1
