@@ -127,15 +127,17 @@ def test_a_killed_worker_loses_and_doubles_nothing(
 def test_a_unit_that_kills_every_worker_is_alone_in_quarantine(
     tmp_path: Path, others: str, notes: Path, toy: type[Toy]
 ) -> None:
-    todo = units(8, {3: Fault("kill", notes)})
+    todo = units(12, {3: Fault("kill", notes)})
     summary, told = job(tmp_path / "job", DRIVERS[others], todo, toy)
-    assert names(told, Outcome.MADE) == [name for name in ALL[:8] if name != "000003"]
+    assert names(told, Outcome.MADE) == [name for name in ALL if name != "000003"]
+    # Once beside another unit, so that nobody can tell which it was, and three times alone.
+    assert len(list(notes.iterdir())) in (3, 4)
     (poison,) = summary.quarantined
     assert poison.name == "000003"
     assert "SIGKILL" in poison.reason or "died" in poison.reason
     # It is tried again next time, and is well now.
-    summary, told = job(tmp_path / "job", Local(), units(8))
-    assert (summary.made, summary.kept) == (1, 7)
+    summary, told = job(tmp_path / "job", Local(), units())
+    assert (summary.made, summary.kept) == (1, 11)
     assert not list((tmp_path / "job/quarantine").iterdir())
 
 
@@ -263,6 +265,24 @@ def test_the_next_unit_is_prepared_while_this_one_runs(
     tmp_path: Path, chosen: Local | Pool
 ) -> None:
     assert job(tmp_path, chosen, units(), Meeting)[0].made == 12
+
+
+class Together(Toy):
+    """Its `run` ends only when another process runs another unit."""
+
+    def run(self, unit: Unit, prepared: list[str], out: Path) -> Counts:
+        # Beside the folder in which all tries are made.
+        meeting = out.parents[3]
+        (meeting / f"runs {unit.name}").touch()
+        for _ in range(3000):
+            if len(list(meeting.glob("runs *"))) == 2:
+                return super().run(unit, prepared, out)
+            time.sleep(0.01)
+        raise ValueError("nobody came")
+
+
+def test_a_worker_without_work_takes_what_another_was_to_do_next(tmp_path: Path) -> None:
+    assert job(tmp_path / "job", Pool(2), units(2), Together)[0].made == 2
 
 
 def test_units_are_read_as_they_are_needed(tmp_path: Path) -> None:
