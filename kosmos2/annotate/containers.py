@@ -128,6 +128,10 @@ def _grouped(tar: tarfile.TarFile) -> Iterator[tuple[str, _Sample]]:
         members.append((ending.lower(), member))
     if members:
         yield key, members
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile stops at any
+        raise tarfile.ReadError(f"no end of archive at byte {tar.offset:,}")
 
 
 def _pictures_of(

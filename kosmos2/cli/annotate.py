@@ -1,6 +1,7 @@
 """`annotate`: every picture of a folder, list, table or tar into grounded records."""
 
 import os
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -179,13 +180,13 @@ def _errors_name(part: tuple[int, int]) -> str:
 
 
 def _format(to: str | None, output: Path) -> "Format":
-    from kosmos2.records.formats.registry import FORMATS, format_of
+    from kosmos2.records.formats.registry import format_named, format_of
 
-    if to is not None and to not in FORMATS:
-        raise RequestError(f"no format is called {to!r}; there are {', '.join(sorted(FORMATS))}")
-    if to is None and not output.suffix:
+    # What lies there may be the result of this very job, or what --fresh replaces: names count.
+    is_lines = not output.suffix or re.search(r"\.(jsonl|ndjson)(\.gz|\.zst)?$", output.name)
+    if to is None and is_lines:
         to = "jsonl"
-    form = FORMATS[to] if to is not None else format_of(output)
+    form = format_of(output) if to is None else format_named(to)
     if form.write is None:
         raise RequestError(f"the format {form.name} can only be read; name another with --to")
     return form
