@@ -37,6 +37,14 @@ def from_overrides(kind: type[T], overrides: Sequence[str]) -> T:
     return build(kind, tree, where="--set")
 
 
+def changed(value: T, overrides: Sequence[str]) -> T:
+    """Return a recipe changed by `a.b=value`."""
+    tree = as_tree(value)
+    for override in overrides:
+        _apply(tree, override)
+    return build(type(value), tree, where="--set")
+
+
 def build(kind: type[T], tree: Mapping[str, Any], *, where: str) -> T:
     """Return `tree` as a dataclass of type `kind`; unknown, missing, ill-typed keys are named."""
     hints = typing.get_type_hints(kind)

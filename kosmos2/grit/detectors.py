@@ -54,12 +54,13 @@ class Oracle:
 
     score = "1 for every box of the truth"
 
-    def __init__(self, truth: Mapping[str, GroundedRecord]) -> None:
+    def __init__(self, truth: Mapping[str, GroundedRecord], name: str = "memory") -> None:
         self._truth = truth
+        self._name = name
 
     @property
     def identity(self) -> Mapping[str, str]:
-        return {"detector": "oracle"}
+        return {"detector": "oracle", "model": self._name}
 
     def detect(self, asked: Sequence[Asked]) -> list[list[Candidate] | Refused]:
         """Return the boxes of the true noun chunks that a phrase shares characters with."""

@@ -1,4 +1,7 @@
-"""What a run decides: one TOML file (`recipes/grit`), stored beside its output."""
+"""What a run decides: one TOML file (`recipes/grit`), stored beside its output.
+
+The defaults are ours, as in default.toml; paper.toml says where the paper chose otherwise.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,12 @@ ABSTRACT = (
     "courage", "faith", "understanding", "advantage", "pursuit",
 )  # fmt: skip
 """The authors' list (microsoft/unilm issue 1421)."""
+ABOUT_THE_PICTURE = (
+    "image", "photo", "photograph", "picture", "illustration", "drawing", "view", "close-up",
+    "closeup", "background", "foreground", "scene", "shot", "front", "side", "top", "middle",
+)  # fmt: skip
+"""Heads of chunks that are no thing in the picture. The box of "an image" also suppresses that of
+the thing itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +36,9 @@ class Phrases:
     with the lemma of the chunk's root and with the whole chunk."""
 
     abstract: tuple[str, ...] = ABSTRACT
-    about_the_picture: tuple[str, ...] = ()
-    """Chunks such as "an image", which are the whole picture and no thing in it."""
+    about_the_picture: tuple[str, ...] = ABOUT_THE_PICTURE
     drop_pronouns: bool = True
-    trim_dangling: bool = False
+    trim_dangling: bool = True
     """Whether a preposition or a conjunction at the end of an expression is cut off."""
 
 
@@ -93,7 +101,7 @@ class Detection:
 class Linking:
     nms_iou: float = 0.9
     """A box that overlaps a surer one by more goes, whatever phrase it is of."""
-    threshold: float = 0.65
+    threshold: float = 0.5
     """In the units of the detector; a box must have more."""
     floor: float = 0.05
     """Boxes with less are forgotten; the others can be linked again with another threshold."""

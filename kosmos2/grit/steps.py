@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -140,6 +140,8 @@ class Discarded:
 
     id: str
     reason: str
+    """One of few, to be counted."""
+    detail: str = ""
 
 
 def look(
@@ -202,12 +204,18 @@ def _looked(
         if kept:
             funnel.phrases.dropped[boxes.reason] += len(kept)
         return _discarded(pair.id, boxes.reason, funnel)
-    above = tuple(each for each in boxes if each.score >= recipe.linking.floor)
+    above = tuple(_rounded(each) for each in boxes if each.score >= recipe.linking.floor)
     funnel.boxes.entered += len(boxes)
     if len(above) < len(boxes):
         funnel.boxes.dropped["under the floor"] += len(boxes) - len(above)
     phash = perceptual_hash(pair.image) if recipe.filters.needs_hashes else None
     return Looked(record=pair.record, phrases=kept, candidates=above, phash=phash)
+
+
+def _rounded(candidate: Candidate) -> Candidate:
+    """Return a box without the last digits, in which one processor differs from another."""
+    box = Box(*(round(corner, 6) for corner in candidate.box.corners))
+    return replace(candidate, box=box, score=round(candidate.score, 4))
 
 
 def _discarded(id: str, reason: str, funnel: Funnel) -> Discarded:

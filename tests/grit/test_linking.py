@@ -113,7 +113,7 @@ def test_the_published_row_comes_out_byte_for_byte(shared_data: Path) -> None:
         candidates = [
             Candidate(phrase=n, box=Box(*c[2:6]), score=c[6]) for n, (c, _) in enumerate(pairs)
         ]
-        linked = link(phrases, [*reversed(candidates)], Linking())
+        linked = link(phrases, [*reversed(candidates)], Linking(threshold=0.65))
         record = GroundedRecord.from_dict(
             {**fields, "noun_chunks": linked.noun_chunks, "ref_exps": linked.ref_exps}
         )

@@ -1,7 +1,6 @@
 """From pairs to records: the funnel balances whatever happens, and the truth comes back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from kosmos2.records.record import Grounded, GroundedRecord
 
 pytest.importorskip("spacy", reason='needs pip install "kosmos2[grit]"')
 
-RECIPE = GritRecipe()
+RECIPE = GritRecipe(linking=Linking(threshold=0.65))
 CAPTIONS = {
     "dog": "A dog in a field of flowers.",
     "love": "Love and peace.",
@@ -114,7 +113,7 @@ def test_of_equal_pictures_the_first_that_gives_a_record_is_kept(
     parser: Parser, tmp_path: Path
 ) -> None:
     pytest.importorskip("imagehash")
-    recipe = GritRecipe(filters=Filters(duplicate_bits=2, min_words=2))
+    recipe = GritRecipe(linking=RECIPE.linking, filters=Filters(duplicate_bits=2, min_words=2))
     captions = {"short": "Dog.", "unsure": "A bird on a tree.", "one": CAPTIONS["dog"]}
     pairs = [pair(*item) for item in (*captions.items(), ("two", CAPTIONS["dog"]))]
     made, looked, funnel = run(pairs, parser, Half(), recipe)
@@ -152,6 +151,7 @@ def test_the_oracle_gives_the_truth_back(parser: Parser) -> None:
 def test_the_recipes_load(name: str) -> None:
     path = Path(__file__).parents[2] / "recipes" / "grit" / f"{name}.toml"
     recipe = config.load(GritRecipe, path)
-    if name == "paper":
+    if name == "default":
         assert recipe == GritRecipe()
-    assert replace(recipe.linking, threshold=0.2).threshold == 0.2
+    else:
+        assert recipe.linking.threshold == 0.65 and not recipe.phrases.about_the_picture

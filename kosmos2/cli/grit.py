@@ -1,0 +1,160 @@
+"""`grit`: image-text pairs into a grounded data set."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kosmos2.cli.annotate import SOME_FAILED, Driver
+from kosmos2.cli.console import Bar, bar, note, say
+from kosmos2.errors import RequestError
+
+if TYPE_CHECKING:
+    from kosmos2.grit.build import Selected
+    from kosmos2.grit.recipe import GritRecipe
+    from kosmos2.grit.steps import Ledger
+    from kosmos2.shards import Done
+
+grit = typer.Typer(
+    help="Captioned pictures into a grounded data set, as GRIT was made.",
+    epilog="Example:  kosmos2 grit build captioned-pictures/ my-grit",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+RecipeOption = Annotated[
+    Path | None,
+    typer.Option("--recipe", metavar="FILE", help="A TOML file; without it, our own choices."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change the recipe: linking.threshold=0.4. Repeatable."
+    ),
+]
+
+
+@grit.command(no_args_is_help=True)
+def build(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Captioned pictures: a folder with NAME.txt beside NAME.jpg, img2dataset's or "
+            "other WebDataset tars, a table or records (.parquet, .jsonl, .csv) with columns for "
+            "picture and caption.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", metavar="DIR", help="Where paths in SOURCE start."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="The first so many pairs.")] = None,
+    shard_size: Annotated[int, typer.Option("--shard-size", min=1, help="Pairs of a unit.")] = 256,
+    driver: Annotated[
+        Driver, typer.Option("--driver", help="This process, several, or a Ray cluster.")
+    ] = Driver.LOCAL,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Processes, each with parser and detector.")
+    ] = 1,
+    gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs that they share.")] = 0,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Of a Ray cluster at work.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Throw away what an earlier run left, and begin anew.")
+    ] = False,
+) -> None:
+    """Find the things that captions speak of, and write each phrase with its boxes.
+
+    The same command goes on where it was stopped. Other thresholds need no new run: see `select`.
+
+    Example:  kosmos2 grit build captioned-pictures/ my-grit --set linking.threshold=0.4
+    """
+    from kosmos2.grit.build import Build
+    from kosmos2.grit.build import build as make
+    from kosmos2.shards import driver_named
+
+    job = Build(
+        source=source,
+        out=out,
+        recipe=_recipe(recipe, overrides),
+        driver=driver_named(driver, workers=workers, gpus=gpus, address=address),
+        images=images,
+        limit=limit,
+        unit=shard_size,
+        anew=fresh,
+    )
+    with bar("looking", 1) as progress:
+        watch = _Watch(progress)
+        selected = make(job, watch.saw, watch.begin)
+    _show(selected, out)
+    if selected.summary is not None and selected.summary.quarantined:
+        for each in selected.summary.quarantined:
+            note(f"unit {each.name} failed every time: {each.reason.splitlines()[-1]}")
+        raise typer.Exit(SOME_FAILED)
+
+
+@grit.command(no_args_is_help=True)
+def select(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder of `grit build`.")],
+    recipe: RecipeOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Choose records again by other thresholds, without looking at the pictures again.
+
+    Example:  kosmos2 grit select my-grit --set linking.threshold=0.6 --set linking.nms_iou=0.8
+    """
+    from kosmos2 import config
+    from kosmos2.grit.build import recipe_of
+    from kosmos2.grit.build import select as choose
+
+    wanted = (
+        _recipe(recipe, overrides)
+        if recipe is not None
+        else config.changed(recipe_of(out), overrides or ())
+    )
+    _show(choose(out, wanted), out)
+
+
+class _Watch:
+    """Moves the bar as units are done."""
+
+    def __init__(self, progress: Bar) -> None:
+        self._bar = progress
+        self._done = self._total = 0
+
+    def begin(self, total: int) -> None:
+        self._total = total
+
+    def saw(self, done: "Done") -> None:
+        self._done += len(done.unit.items)
+        self._bar.reach(self._done, self._total, "looking")
+
+
+def _recipe(path: Path | None, overrides: list[str] | None) -> "GritRecipe":
+    from kosmos2 import config
+    from kosmos2.grit.recipe import GritRecipe
+
+    if path is None:
+        return config.changed(GritRecipe(), overrides or ())
+    if not path.is_file():
+        raise RequestError(f"there is no recipe at {path}; recipes/grit has two to start from")
+    return config.load(GritRecipe, path, overrides or ())
+
+
+def _show(selected: "Selected", out: Path) -> None:
+    funnel = selected.funnel
+    table = Table("", "in", "out", "dropped because")
+    for name in ("pairs", "phrases", "boxes"):
+        ledger: Ledger = getattr(funnel, name)
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in ledger.dropped.most_common())
+        table.add_row(name, f"{ledger.entered:,}", f"{ledger.left:,}", reasons)
+    Console().print(table)
+    say(f"written: {out / 'records.jsonl'} ({funnel.pairs.left:,} records)")
