@@ -1,4 +1,4 @@
-"""Killed, shared among processes or cut in parts: the output is that of one quiet run, to the byte."""
+"""Killed, shared among processes, cut in parts: the output is that of one quiet run."""
 
 import os
 import random
@@ -20,10 +20,10 @@ COUNT = 40
 KILLS = 12
 CHANGES_OF_FILES = 300
 """Fewer than a whole run makes."""
-WORDS = (
-    "in out.jsonl --draw drawn --crops cut --html page.html --dtype fp32 --device cpu "
-    "--set max_new_tokens=12"
-).split()
+WORDS = [
+    "in", "out.jsonl", "--draw", "drawn", "--crops", "cut", "--html", "page.html",
+    "--dtype", "fp32", "--device", "cpu", "--set", "max_new_tokens=12",
+]  # fmt: skip
 
 
 def fill(folder: Path) -> Path:

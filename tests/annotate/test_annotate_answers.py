@@ -42,13 +42,13 @@ def assert_says(record: GroundedRecord, replies: list[Reply]) -> None:
     assert record.caption == "; ".join(reply.text for reply in replies)
     expected, shift = [], 0
     for reply in replies:
-        for phrase in reply.phrases:
-            for box, score in zip(
-                phrase.boxes, phrase.scores or [None] * len(phrase.boxes), strict=True
-            ):
-                if not phrase.is_anonymous:
-                    place = (phrase.start + shift, phrase.end + shift, *box.corners)
-                    expected.append((place, score))
+        for phrase in (each for each in reply.phrases if not each.is_anonymous):
+            scores = phrase.scores or [None] * len(phrase.boxes)
+            place = (phrase.start + shift, phrase.end + shift)
+            expected += [
+                ((*place, *box.corners), score)
+                for box, score in zip(phrase.boxes, scores, strict=True)
+            ]
         shift += len(reply.text) + 2
     assert [tuple(entry[:6]) for entry in record.entries] == [place for place, _ in expected]
     for entry, (_, score) in zip(record.entries, expected, strict=True):
