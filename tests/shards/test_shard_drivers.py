@@ -341,10 +341,10 @@ def _children(of: int | None = None) -> set[int]:
     return found
 
 
-def start(folder: Path, count: int = 2000) -> subprocess.Popen[bytes]:
+def start(folder: Path, *fault: str) -> subprocess.Popen[bytes]:
     """Return a pool's run at work, with its two workers."""
     process = subprocess.Popen(
-        [sys.executable, SCRIPT, folder, "pool", str(count)],
+        [sys.executable, SCRIPT, folder, "pool", "2000", *fault],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         start_new_session=True,
@@ -357,7 +357,8 @@ def start(folder: Path, count: int = 2000) -> subprocess.Popen[bytes]:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 def test_workers_of_a_killed_run_end_with_it(tmp_path: Path) -> None:
-    with start(tmp_path) as process:
+    # One of them is in the midst of a unit that has no end.
+    with start(tmp_path, "hang") as process:
         workers = _children(process.pid)
         assert len(workers) == 2
         process.kill()

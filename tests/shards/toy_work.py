@@ -33,6 +33,8 @@ class Fault:
             (self.notes / f"{seen}-{os.getpid()}").touch()
             if self.what == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            while self.what == "hang":
+                time.sleep(1)
             raise ValueError(f"item fails, time {seen + 1}")
 
 
@@ -106,9 +108,12 @@ DRIVERS: dict[str, Driver] = {"local": Local(), "pool": Pool(2), "ray": Ray(2)}
 
 
 def main() -> None:
-    """Run the job: FOLDER DRIVER COUNT [die-before-marker NAME]."""
+    """Run the job: FOLDER DRIVER COUNT, then nothing, "hang" or a unit to die at, unmarked."""
     folder, driver, count, *fault = sys.argv[1:]
-    if fault:
+    faults = {}
+    if fault == ["hang"]:
+        faults[1] = Fault("hang", Path(folder) / "parts")
+    elif fault:
         mark = JobFolder._mark
 
         def die(self: JobFolder, marker: Path, counts: object, files: object) -> None:
@@ -117,7 +122,7 @@ def main() -> None:
             mark(self, marker, counts, files)  # type: ignore[arg-type]
 
         JobFolder._mark = die  # type: ignore[method-assign]
-    summary, _ = job(Path(folder), DRIVERS[driver], units(int(count)))
+    summary, _ = job(Path(folder), DRIVERS[driver], units(int(count), faults))
     sys.stdout.write(f"{summary.made} {summary.kept} {len(summary.quarantined)}\n")
 
 
