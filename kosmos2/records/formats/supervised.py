@@ -69,7 +69,7 @@ def from_detections(detections: Detections, size: tuple[int, int]) -> GroundedRe
     """
     data: Mapping[str, Any] = detections.data
     boxes = [
-        carried.clipped_box(f"detection {number}", [float(each) for each in corners], size)
+        carried.clipped_box(f"detection {number}", [float(corner) for corner in corners], size)
         for number, corners in enumerate(detections.xyxy)
     ]
     scores = list(_scores(detections))

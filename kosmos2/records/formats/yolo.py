@@ -48,7 +48,7 @@ def write(records: Iterable[GroundedRecord], path: Path, writing: Writing) -> No
             number = classes.setdefault(phrase, len(classes))
             x, y = entry.box.center
             numbers = (x, y, entry.box.width, entry.box.height)
-            lines.append(" ".join([str(number), *(f"{each:.6f}" for each in numbers)]) + "\n")
+            lines.append(" ".join([str(number), *(f"{part:.6f}" for part in numbers)]) + "\n")
         target = (labels / name).with_suffix(".txt")
         target.write_text("".join(lines), encoding="ascii", newline="\n")
 

@@ -12,6 +12,8 @@ def assert_law(
 ) -> None:
     """Compare records with what a format gave back of them, feature by feature."""
     assert len(before) == len(after)
+    if format_.carries.get(Feature.VIEWS) == KEPT:
+        assert list(map(_known_views, after)) == list(map(_known_views, before))
     for old, new in zip(before, after, strict=True):
         for feature in features(old):
             said = format_.carries.get(feature)
@@ -34,6 +36,10 @@ def assert_boxes_near(
                 strict=True,
             )
             assert all(abs(a - b) <= pixels for a, b in pairs), (old.id, one, other)
+
+
+def _known_views(record: GroundedRecord) -> tuple[bool, bool]:
+    return record.noun_chunks is not None, record.ref_exps is not None
 
 
 def told(record: GroundedRecord, feature: Feature) -> Any:

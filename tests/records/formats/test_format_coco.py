@@ -164,7 +164,10 @@ def test_a_bad_annotation_is_refused_by_image_and_number(
 
 def test_records_with_a_url_alone_come_back_without_a_picture(tmp_path: Path) -> None:
     record = replace(known_record(tmp_path), image=None, url="https://example.com/a.jpg")
-    (again,) = read_again(written([record], tmp_path))
+    path = written([record], tmp_path)
+    (image,) = json.loads((path / "captions.json").read_text())["images"]
+    assert image["coco_url"] == "https://example.com/a.jpg"
+    (again,) = read_again(path)
     assert (again.image, again.url) == (None, "https://example.com/a.jpg")
 
 

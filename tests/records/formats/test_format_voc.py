@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from format_law import assert_boxes_near, assert_law
-from hypothesis import given
+from hypothesis import example, given
 from supervision import DetectionDataset
 
 from examples import KNOWN_BOX, KNOWN_PIXELS, draw, known_record
@@ -66,6 +66,7 @@ def test_supervision_sees_the_boxes_where_they_are(
 
 
 @given(...)
+@example(Box(1, 1, 1, 1))
 def test_every_box_covers_a_pixel_of_the_picture(box: Box) -> None:
     xmin, ymin, xmax, ymax = first_and_last_pixels(box, (40, 30))
     assert 1 <= xmin <= xmax <= 40
