@@ -35,13 +35,13 @@ def lines(stats: Stats) -> list[tuple[str, str]]:
     ]
     told += [("spans", _number(stats.spans)), ("boxes", _number(stats.boxes))]
     told += [
-        (title, _summary(histogram, unit))
-        for title, unit, _, histogram in _histograms(stats)
+        (title if axis in title.lower() else f"{title} ({axis})", _summary(histogram, unit))
+        for title, unit, axis, histogram in _histograms(stats)
         if histogram.n
     ]
     told += [
         (title, ", ".join(f"{word} {_number(count)}" for word, count in tally.most(8)))
-        for title, tally in _tallies(stats)
+        for title, tally, _ in _tallies(stats)
         if len(tally)
     ]
     return told
@@ -51,7 +51,7 @@ def report(stats: Stats, *, source: str, items: Sequence[PageItem]) -> str:
     """Return the HTML; `items` are records to show as they are."""
     title = f"Records of {source}"
     charts = [_chart(*told) for told in _histograms(stats) if told[-1].n]
-    ranks = [_rank(title, tally) for title, tally in _tallies(stats) if len(tally)]
+    ranks = [_rank(*told) for told in _tallies(stats) if len(told[1])]
     cards = [card(number, item) for number, item in enumerate(items)]
     sections = [
         ("", "tiles", _tiles(stats)),
@@ -136,14 +136,15 @@ def _histograms(stats: Stats) -> list[tuple[str, str, str, Histogram]]:
     ]
 
 
-def _tallies(stats: Stats) -> list[tuple[str, Tally]]:
+def _tallies(stats: Stats) -> list[tuple[str, Tally, int]]:
+    """Return title, words, and what their shares are shares of."""
     return [
-        ("Phrases", stats.phrases),
-        ("Why pictures became no record", stats.reasons),
-        ("Made by", stats.models),
-        ("Licences", stats.licences),
-        ("Shape of pictures", stats.shapes),
-        ("Other columns", stats.columns),
+        ("Phrases", stats.phrases, stats.phrases.total),
+        ("Why pictures became no record", stats.reasons, stats.dropped),
+        ("Made by", stats.models, stats.records),
+        ("Licences", stats.licences, stats.records),
+        ("Shape of pictures", stats.shapes, stats.records),
+        ("Other columns", stats.columns, stats.records),
     ]
 
 
@@ -168,10 +169,10 @@ def _held(stats: Stats) -> str:
     return _panel("Records that have", f"of {_number(stats.records)}", _table(rows))
 
 
-def _rank(title: str, tally: Tally) -> str:
+def _rank(title: str, tally: Tally, whole: int) -> str:
     ranked = tally.most(MOST)
     largest = ranked[0][1] if ranked else 1
-    rows = [_row(word, count, largest, tally.total) for word, count in ranked]
+    rows = [_row(word, count, largest, whole) for word, count in ranked]
     several = f"{len(tally):,} different" if not tally.missed else "a great many different"
     off = f"; counts too low by at most {tally.missed:,}" if tally.missed else ""
     rest = f"; the first {len(ranked)}" if len(tally) > len(ranked) else ""

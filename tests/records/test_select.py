@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from kosmos2.errors import RecordError
 from kosmos2.records.record import GroundedRecord
-from kosmos2.records.select import Duplicates, Merge, Parts, identity, sample
+from kosmos2.records.select import Duplicates, Merge, Parts, identity, sample, share_out
 
 
 def record(name: int | str | None, **others: str) -> GroundedRecord:
@@ -107,3 +108,45 @@ def test_a_dropped_duplicate_is_the_later_one_and_is_counted() -> None:
 def test_a_refused_duplicate_is_named_with_its_source() -> None:
     with pytest.raises(RecordError, match=r"second: record 2 .*--duplicates"):
         merged(Duplicates.REFUSE)
+
+
+def shared_out(failing: int | None, source: Iterable[GroundedRecord]) -> list[list[object]]:
+    """Share out into three; the writer of one part fails at its third record."""
+    finished = []
+
+    def write(part: int, records: Iterator[GroundedRecord]) -> list[object]:
+        taken: list[object] = []
+        for one in records:
+            taken.append(one.id)
+            if part == failing and len(taken) == 3:
+                raise OSError("the disk is full")
+        finished.append(part)
+        return taken
+
+    try:
+        return share_out(source, Parts([0.5, 0.25, 0.25]), write)
+    except Exception:
+        assert not finished, "a part was written as if it were whole"
+        raise
+
+
+def test_sharing_out_hands_each_record_to_its_part_in_order() -> None:
+    parts = Parts([0.5, 0.25, 0.25])
+    records = [record(number) for number in range(3000)]
+    expected = [[one.id for one in records if parts.of(one) == part] for part in range(3)]
+    assert shared_out(None, records) == expected
+
+
+@pytest.mark.parametrize("failing", range(3))
+def test_an_error_of_one_writer_ends_all_and_is_told(failing: int) -> None:
+    with pytest.raises(OSError, match="disk is full"):
+        shared_out(failing, (record(number) for number in range(3000)))
+
+
+def test_an_error_of_reading_ends_all_writers() -> None:
+    def broken() -> Iterator[GroundedRecord]:
+        yield from (record(number) for number in range(500))
+        raise RecordError("line 501 is no record")
+
+    with pytest.raises(RecordError, match="line 501"):
+        shared_out(None, broken())
