@@ -367,6 +367,7 @@ def _conclude(target: Path, form: "Format", ledger: "Ledger") -> None:
 def _tell_skipped(ledger: "Ledger") -> None:
     if not ledger.skipped:
         return
-    note(f"{ledger.skipped:,} records are left out:")
+    records = "1 record is" if ledger.skipped == 1 else f"{ledger.skipped:,} records are"
+    note(f"{records} left out:")
     for reason, times in ledger.reasons.most(REASONS):
         note(f"  {one_line(reason)}" + (f" ({times:,} times)" if times > 1 else ""))
