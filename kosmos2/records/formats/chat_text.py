@@ -38,6 +38,7 @@ Sayer = Callable[[str, Phrases, Size], dict[str, Any]]
 Hearer = Callable[[Mapping[str, Any], Size], tuple[str, list[Heard]]]
 
 _DESCRIBE = "Describe the image."
+_PICTURE = "<image>"
 _HUMANS = ("human", "user")
 _THOUSAND = 1000
 
@@ -169,7 +170,9 @@ def hear_llava_square(item: Mapping[str, Any], size: Size) -> tuple[str, list[He
 def _conversation(turns: Sequence[tuple[str, str]]) -> dict[str, Any]:
     said = []
     for number, (question, answer) in enumerate(turns):
-        shown = "" if number else "<image>\n"
+        if _PICTURE in question + answer:
+            raise RecordError(f"{answer!r} holds {_PICTURE}, which trainers take for a picture")
+        shown = "" if number else f"{_PICTURE}\n"
         said.append({"from": "human", "value": shown + question})
         said.append({"from": "gpt", "value": answer})
     return {"conversations": said}
