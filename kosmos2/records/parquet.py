@@ -206,8 +206,6 @@ def _fields(cells: dict[str, Any]) -> dict[str, Any]:
 def _numbers(entry: object) -> object:
     if isinstance(entry, Mapping):
         return [entry.get(name) for name in Grounded._fields]
-    if isinstance(entry, list) and all(isinstance(end, float) for end in entry[:2]):
-        return [*(int(end) if end.is_integer() else end for end in entry[:2]), *entry[2:]]
     return entry
 
 

@@ -16,7 +16,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -149,9 +149,9 @@ def _forget_members(tar: tarfile.TarFile) -> None:
 
 def _parted(name: str) -> tuple[str, str]:
     """Return key and ending: the name is cut at the first dot behind its last slash."""
-    path = PurePosixPath(name)
-    stem, _, ending = path.name.partition(".")
-    return (str(path.with_name(stem)), ending.lower()) if stem and ending else ("", "")
+    folder, slash, last = name.rpartition("/")
+    stem, _, ending = last.partition(".")
+    return (folder + slash + stem, ending.lower()) if stem and ending else ("", "")
 
 
 def _data(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

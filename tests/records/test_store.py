@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import zstandard
 
 from examples import example_records
-from kosmos2.errors import RecordError
+from kosmos2.errors import MissingExtraError, RecordError
 from kosmos2.records.jsonl import JsonlWriter
 from kosmos2.records.pictures import Pictures
 from kosmos2.records.record import GroundedRecord
@@ -90,6 +91,17 @@ def test_of_a_member_of_many_records_a_kill_leaves_those_that_can_be_unpacked(
         assert list(read(path)) == [*left, *RECORDS[3:]]
     assert found == sorted(found)
     assert found[-1] == 3
+
+
+def test_a_whole_last_line_is_read_though_its_end_and_that_of_the_member_are_cut_off(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    text = b"\n".join(json.dumps(record.to_dict()).encode() for record in RECORDS[:3])
+    path.write_bytes(gzip.compress(text)[:-8])
+    assert read_quietly(path) == RECORDS[:3]
+    append(path, RECORDS[3:])
+    assert list(read(path)) == RECORDS
 
 
 @pytest.mark.parametrize("name", ["records.jsonl", "records.jsonl.gz"])
@@ -249,7 +261,7 @@ def test_one_file_appears_whole_or_not_at_all(tmp_path: Path, name: str) -> None
     with Writer(path, pictures) as writer:
         writer.write(RECORDS[0])
     with pytest.raises(RecordError, match="is there already"), Writer(path, pictures):
-        pass
+        pytest.fail("no work is done before the refusal")
     assert list(read(path)) == RECORDS[:1]
 
 
@@ -274,3 +286,15 @@ def test_a_folder_without_records_is_refused_by_name(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "none", ignore_errors=True)
     with pytest.raises(RecordError, match="has no file of records"):
         kind_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("library", "name"), [("pyarrow", "a.parquet"), ("zstandard", "a.jsonl.zst")]
+)
+def test_a_missing_library_is_told_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    (tmp_path / name).touch()
+    with pytest.raises(MissingExtraError, match=rf"{library}.*kosmos2\[records\]"):
+        list(read(tmp_path / name))

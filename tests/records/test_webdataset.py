@@ -1,9 +1,11 @@
 """WebDataset tars: read as others make them, read by others as we make them."""
 
+import gc
 import hashlib
 import io
 import json
 import tarfile
+import tracemalloc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -199,6 +201,21 @@ def test_a_bad_sample_is_named_by_tar_and_member(tmp_path: Path, data: bytes, na
     tar_of(tmp_path / "a.tar", {"1.json": as_json(), "2.json": data})
     with pytest.raises(RecordError, match=rf"a\.tar:2\.json: .*{named}"):
         list(read(tmp_path / "a.tar"))
+
+
+def test_reading_a_tar_holds_one_sample_at_a_time(tmp_path: Path) -> None:
+    tar_of(tmp_path / "a.tar", {f"{number:05d}.json": as_json() for number in range(3000)})
+    records = read(tmp_path / "a.tar")
+    for _ in range(100):
+        next(records)
+    gc.collect()
+    tracemalloc.start()
+    for _ in range(2800):
+        next(records)
+    gc.collect()
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 200_000  # a remembered member takes more than 500 bytes
 
 
 def test_a_file_that_is_no_tar_is_named(tmp_path: Path) -> None:
