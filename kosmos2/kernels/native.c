@@ -111,6 +111,7 @@ enum {
     PANEL_ROWS = 64,
     PAIR_ROWS = 32,
     TALL_ROWS = 192, /* rows of activations a ticket: in the second cache with their weights */
+    SHARED_ROWS = 24, ROW_PARTS = 4, /* so many rows are worth sharing, in so many parts */
     FEW_ROWS = 8,    /* up to here all rows are interleaved, above always so many: */
     SET_ROWS = 6
 };
@@ -182,19 +183,12 @@ typedef struct {
     int64_t others, threads;
 } Pieces;
 
-/* Rows of activations a ticket. Those of 16 bits are read in order, which any cache is fast enough
- * for, so that weights are read once. */
-static int64_t rows_at_once(const Matrix *w, int64_t rows) {
-    return w->bits == 16 ? rows : TALL_ROWS;
-}
-
 static Pieces pieces_of(const Matrix *w, int64_t rows, int64_t threads) {
-    int64_t unit = rows > FEW_ROWS || w->bits == 16 ? PANEL_ROWS : PAIR_ROWS;
+    int64_t unit = rows > FEW_ROWS ? PANEL_ROWS : PAIR_ROWS;
     int64_t row_size = w->k * w->bits / 8 + 1;
-    int64_t tall = rows_at_once(w, rows) < rows;
     Pieces p = {.threads = threads, .others = SHORT_PIECE / row_size / unit * unit};
-    p.others = p.others < unit || tall ? unit : p.others;
-    p.first = tall ? unit : w->n * 7 / 8 / threads / unit * unit;
+    p.others = p.others < unit || rows > TALL_ROWS ? unit : p.others;
+    p.first = rows > TALL_ROWS ? unit : w->n * 7 / 8 / threads / unit * unit;
     int64_t rest = w->n - p.first * threads;
     p.pieces = threads + (rest > 0 ? (rest + p.others - 1) / p.others : 0);
     return p;
@@ -205,28 +199,60 @@ static int64_t start_of(const Pieces *p, int64_t piece) {
                                : p->threads * p->first + (piece - p->threads) * p->others;
 }
 
-/* One phase: rows of activations outside, so that a ticket finds them in the cache. */
-static void multiply(Member *me, const Product *p) {
-    Counter *counter = begin_phase(me);
-    Pieces pieces = pieces_of(p->w, p->x->rows, me->team->size);
-    int64_t tall = rows_at_once(p->w, p->x->rows), down = (p->x->rows + tall - 1) / tall;
-    for (int64_t ticket; (ticket = take(counter)) < pieces.pieces * down;) {
-        int64_t m0 = ticket / pieces.pieces * tall, piece = ticket % pieces.pieces;
-        Tile tile = {.m0 = m0, .m1 = min(m0 + tall, p->x->rows)};
-        int64_t n0 = min(start_of(&pieces, piece), p->w->n);
-        int64_t n1 = min(start_of(&pieces, piece + 1), p->w->n);
-        /* 16 bits: a panel is finished while it is in the cache. */
-        int64_t step = p->w->bits == 16 ? PANEL_ROWS : p->w->n;
-        for (tile.n0 = n0; tile.n0 < n1; tile.n0 = tile.n1) {
-            tile.n1 = min(tile.n0 + step, n1);
-            if (p->after == QUICK_GELU) {
-                round_tile(p, tile);
-                continue;
-            }
-            product(p->kernels, p->w, p->x, tile, p->y, p->w->n);
-            finish_tile(p, tile);
+static void multiply_tile(const Product *p, Tile tile) {
+    if (tile.n0 >= tile.n1 || tile.m0 >= tile.m1)
+        return;
+    if (p->after == QUICK_GELU) {
+        round_tile(p, tile);
+        return;
+    }
+    product(p->kernels, p->w, p->x, tile, p->y, p->w->n);
+    finish_tile(p, tile);
+}
+
+/* 16 bits: weights lie in panels, each of which is finished while it is in the cache. The last ones
+ * are shared by their rows of activations too, for a panel takes a while. */
+static void multiply_panels(Counter *counter, const Product *p, int64_t threads) {
+    int64_t rows = p->x->rows, panels = (p->w->n + PANEL_ROWS - 1) / PANEL_ROWS;
+    int64_t first = panels * 7 / 8 / threads, parts = rows >= SHARED_ROWS ? ROW_PARTS : 1;
+    int64_t part = (rows + parts * SET_ROWS - 1) / (parts * SET_ROWS) * SET_ROWS;
+    int64_t tickets = threads + (panels - first * threads) * parts;
+    for (int64_t ticket; (ticket = take(counter)) < tickets;) {
+        int64_t shared = ticket - threads;
+        int64_t panel = shared < 0 ? ticket * first : first * threads + shared / parts;
+        Tile tile = {.m1 = rows};
+        if (shared >= 0) {
+            tile.m0 = shared % parts * part;
+            tile.m1 = min(tile.m0 + part, rows);
+        }
+        for (int64_t end = shared < 0 ? panel + first : panel + 1; panel < end; panel++) {
+            tile.n0 = panel * PANEL_ROWS;
+            tile.n1 = min(tile.n0 + PANEL_ROWS, p->w->n);
+            multiply_tile(p, tile);
         }
     }
+}
+
+/* Rows of activations outside, so that a ticket finds them in the cache. */
+static void multiply_rows(Counter *counter, const Product *p, int64_t threads) {
+    Pieces pieces = pieces_of(p->w, p->x->rows, threads);
+    int64_t down = (p->x->rows + TALL_ROWS - 1) / TALL_ROWS;
+    for (int64_t ticket; (ticket = take(counter)) < pieces.pieces * down;) {
+        int64_t m0 = ticket / pieces.pieces * TALL_ROWS, piece = ticket % pieces.pieces;
+        Tile tile = {.m0 = m0, .m1 = min(m0 + TALL_ROWS, p->x->rows)};
+        tile.n0 = min(start_of(&pieces, piece), p->w->n);
+        tile.n1 = min(start_of(&pieces, piece + 1), p->w->n);
+        multiply_tile(p, tile);
+    }
+}
+
+/* One phase. */
+static void multiply(Member *me, const Product *p) {
+    Counter *counter = begin_phase(me);
+    if (p->w->bits == 16)
+        multiply_panels(counter, p, me->team->size);
+    else
+        multiply_rows(counter, p, me->team->size);
     barrier(me);
 }
 

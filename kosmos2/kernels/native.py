@@ -101,7 +101,7 @@ def build() -> Path:
             raise ConfigError(
                 f"the native kernels do not compile: {' '.join(command)} ended with "
                 f"{done.returncode}: {done.stderr.strip()[:2000]}. Everything works without them; "
-                "set CC to another compiler (gcc 9 or newer, with OpenMP) to try again."
+                "set CC to another compiler (gcc 10 or newer, with OpenMP) to try again."
             )
         if isinstance(found := _open(fresh, "auto"), str):
             raise ConfigError(f"the native kernels were built but do not run: {found}")
