@@ -33,7 +33,7 @@ from kosmos2.grit.prompts import TOO_LONG, Prompt, prompts
 from kosmos2.grit.recipe import Detection
 from kosmos2.grit.running import ahead, surest
 
-CAPTION = "A red dog on the street. Two cats with a big ball and the man"
+CAPTION = "A red dog on the street. Two cats with a big ball,the man"
 PHRASES = ("A red dog", "the street", "Two cats", "a big ball", "the man")
 
 
