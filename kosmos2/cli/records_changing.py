@@ -264,7 +264,13 @@ def sample(
     _conclude(target, writing, ledger)
 
 
-_ENDINGS = {"jsonl": ".jsonl", "grit": ".jsonl", "parquet": ".parquet", "webdataset": ".tar"}
+_ENDINGS = {
+    "jsonl": ".jsonl",
+    "grit": ".jsonl",
+    "parquet": ".parquet",
+    "grit-parquet": ".parquet",
+    "webdataset": ".tar",
+}
 """Of files, for formats whose sources may be folders."""
 
 
