@@ -38,6 +38,7 @@ def test_what_people_wrote_is_never_markup(examples: list[GroundedRecord], tmp_p
     html = made(examples, tmp_path)
     assert "&lt;b&gt;no&lt;/b&gt; picture" in html
     assert "Records of a &amp; b" in html
+    assert "a & b" not in html
     assert "<b>no</b>" not in html
     assert "<Café>" not in html
 
