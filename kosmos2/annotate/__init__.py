@@ -1,17 +1,17 @@
 """Every picture of a folder, list, table or tar into grounded records: each once, in order.
 
-inputs, rows    where the pictures are: one item each, found once and frozen as a list
-places          the bytes of an item: a file, a member of a tar, a cell of a table, a url
+kosmos2.sources says where the pictures are: one item each, found once and frozen as a list.
+
 asking          an item -> questions; their answers -> a record
 worker          a unit of items -> its files; what a process of a driver runs
 job             the list, the units, a driver, the result; goes on where it was stopped
 outputs         finished units -> the output, the errors, drawings, crops and pages
 """
 
-from kosmos2.annotate.inputs import Looking
 from kosmos2.annotate.job import Job, Progress, Report, annotate
 from kosmos2.annotate.outputs import Outputs
 from kosmos2.annotate.plan import Making, Plan, Task, resolved
+from kosmos2.sources.inputs import Looking
 
 __all__ = [
     "Job",

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kosmos2.annotate.places import Place
 from kosmos2.annotate.plan import Plan, Task
-from kosmos2.annotate.rows import Item
 from kosmos2.api import Found, Question, Reply, questions
 from kosmos2.boxes import Box
 from kosmos2.engine import StopReason
 from kosmos2.errors import RequestError
 from kosmos2.grounding.spans import GroundedText
 from kosmos2.records.record import Grounded, GroundedRecord, Provenance
+from kosmos2.sources.places import Place
+from kosmos2.sources.rows import Item
 from kosmos2.vocab.tokenizer import Tokenizer
 
 DIGITS = 4

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from kosmos2.annotate.asking import lacking
-from kosmos2.annotate.inputs import Looking, items, read_list, write_list
 from kosmos2.annotate.outputs import Outputs, Written, write_outputs
 from kosmos2.annotate.plan import Plan
-from kosmos2.annotate.rows import Item
 from kosmos2.annotate.worker import Annotator
 from kosmos2.errors import RequestError, one_line
 from kosmos2.shards import Done, Driver, JobFolder, Outcome, Unit, run
+from kosmos2.sources.inputs import Looking, items, read_list, write_list
+from kosmos2.sources.rows import Item
 
 UNIT, SMALL_UNIT, SMALL = 64, 16, 512
 """Items of a unit; in a list that is shorter than `SMALL`, fewer."""

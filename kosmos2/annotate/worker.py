@@ -23,9 +23,7 @@ import torch
 from PIL import Image
 
 from kosmos2.annotate.asking import Facts, lacking, questions_about, record_of
-from kosmos2.annotate.places import Found, Place, gather, read
 from kosmos2.annotate.plan import Making, Plan
-from kosmos2.annotate.rows import Item
 from kosmos2.api import Kosmos2, Question, Reply, View
 from kosmos2.api.looking import prepare
 from kosmos2.errors import ImageError, Kosmos2Error, RequestError, one_line
@@ -34,6 +32,8 @@ from kosmos2.images import load, open_picture
 from kosmos2.records.jsonl import text_of
 from kosmos2.records.record import GroundedRecord
 from kosmos2.shards import Unit
+from kosmos2.sources.places import Found, Place, gather, read
+from kosmos2.sources.rows import Item
 
 RECORDS, ERRORS = "records.jsonl", "errors.jsonl"
 THUMBNAIL = 512

@@ -23,8 +23,6 @@ from typing import Any
 
 import kosmos2
 from kosmos2 import config
-from kosmos2.annotate.inputs import Looking, items, read_list, write_list
-from kosmos2.annotate.rows import Item
 from kosmos2.errors import ConfigError, RequestError, one_line
 from kosmos2.grit.detect import load
 from kosmos2.grit.recipe import GritRecipe, Linking
@@ -34,6 +32,8 @@ from kosmos2.grit.worker import LOOKED, Looker, Plan, read_looked
 from kosmos2.records.jsonl import text_of
 from kosmos2.records.record import Provenance
 from kosmos2.shards import Done, Driver, JobFolder, Summary, Unit, run
+from kosmos2.sources.inputs import Looking, items, read_list, write_list
+from kosmos2.sources.rows import Item
 
 RECIPE, RECORDS, DROPPED, FUNNEL = "recipe.json", "records.jsonl", "dropped.jsonl", "funnel.json"
 UNIT = 256

@@ -20,8 +20,6 @@ from typing import Any
 
 from PIL import Image
 
-from kosmos2.annotate.places import Found, Place, gather, read
-from kosmos2.annotate.rows import Item
 from kosmos2.errors import ImageError, Kosmos2Error, one_line
 from kosmos2.grit.detect import load
 from kosmos2.grit.language import Parser
@@ -30,6 +28,8 @@ from kosmos2.grit.steps import Discarded, Funnel, Looked, Pair, look
 from kosmos2.images import open_picture
 from kosmos2.records.record import GroundedRecord
 from kosmos2.shards import Unit
+from kosmos2.sources.places import Found, Place, gather, read
+from kosmos2.sources.rows import Item
 
 LOOKED = "looked.jsonl.gz"
 TOGETHER = 32

@@ -237,7 +237,7 @@ def test_pictures_on_the_web_need_leave_and_go_through_the_guarded_download(
     with pytest.raises(RequestError, match="--fetch"):
         annotate(this, silent)
     asked = []
-    monkeypatch.setattr("kosmos2.annotate.places.fetch", lambda url: asked.append(url) or data)
+    monkeypatch.setattr("kosmos2.sources.places.fetch", lambda url: asked.append(url) or data)
     (record,) = records_of(replace(this, download=True))
     assert asked == [record.url] == ["https://x.example/a.png"]
     assert record.image is None

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from annotate_cases import paint, paint_many, write_lines
 
-from kosmos2.annotate.inputs import Looking, items, read_list, write_list
-from kosmos2.annotate.places import gather, read
-from kosmos2.annotate.rows import Item
 from kosmos2.errors import RequestError
+from kosmos2.sources.inputs import Looking, items, read_list, write_list
+from kosmos2.sources.places import gather, read
+from kosmos2.sources.rows import Item
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kosmos2.annotate.containers import PICTURES, items_of_rows, rows_of_table, samples
-from kosmos2.annotate.places import Place
-from kosmos2.annotate.rows import Item, Origin
 from kosmos2.errors import RequestError, one_line
 from kosmos2.records import jsonl
+from kosmos2.sources.containers import PICTURES, items_of_rows, rows_of_table, samples
+from kosmos2.sources.places import Place
+from kosmos2.sources.rows import Item, Origin
 
 TABLES = (".parquet", ".pq")
 TARS = (".tar",)

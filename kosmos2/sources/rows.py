@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kosmos2.annotate.places import Place
 from kosmos2.errors import RecordError
 from kosmos2.records.record import GroundedRecord
+from kosmos2.sources.places import Place
 
 IMAGE_COLUMNS = (
     "image", "image_path", "img_path", "path", "file_path", "filepath", "file_name", "filename",

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kosmos2.annotate.places import Place, arrow_library
-from kosmos2.annotate.rows import IMAGE_COLUMNS, Item, Origin, carried, item_of_row
 from kosmos2.errors import RecordError, one_line
 from kosmos2.records import jsonl, parquet
+from kosmos2.sources.places import Place, arrow_library
+from kosmos2.sources.rows import IMAGE_COLUMNS, Item, Origin, carried, item_of_row
 
 PICTURES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",
