@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
@@ -17,6 +18,8 @@ class Pictures:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._shard: tuple[str, Mapping[str, tuple[int, int]]] = ("", {})
+        """The last tar, searched once: offset and size of its members."""
 
     def path(self, record: GroundedRecord) -> Path | None:
         """Return the picture's own file; None where it has none (a shard's member, a url)."""
@@ -32,17 +35,24 @@ class Pictures:
         try:
             if record.shard is None:
                 return (self.root / record.image).read_bytes()
-            with tarfile.open(self.root / record.shard) as tar:
-                member = tar.extractfile(record.image)
-                if member is None:
-                    raise KeyError(record.image)
-                return member.read()
+            return self._member(record.shard, record.image)
         except (OSError, KeyError, tarfile.TarError) as error:
             place = f" in {record.shard}" if record.shard else ""
             raise RecordError(
                 f"record {record.id}: cannot read the picture {record.image}{place}, looked for "
                 f"from {self.root} ({error})"
             ) from error
+
+    def _member(self, shard: str, name: str) -> bytes:
+        path = self.root / shard
+        if self._shard[0] != shard:
+            with tarfile.open(path, "r:") as tar:
+                members = {each.name: (each.offset_data, each.size) for each in tar}
+            self._shard = (shard, members)
+        offset, size = self._shard[1][name]
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
 
     def size(self, record: GroundedRecord) -> tuple[int, int]:
         """Return width and height in pixels: the record's own, or those of the picture's file."""
