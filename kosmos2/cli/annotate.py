@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kosmos2.annotate.outputs import Outputs
     from kosmos2.records.formats.format import Format
     from kosmos2.shards import Driver as Crews
+    from kosmos2.sources.inputs import Looking
 
 SOME_FAILED = 3
 """The exit code where some pictures have no record."""
@@ -40,85 +41,106 @@ class Driver(StrEnum):
     RAY = "ray"
 
 
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="INPUT",
+        help="Pictures: a folder, a glob, a list of paths (.txt), records or a table (.jsonl, "
+        ".parquet), WebDataset tars (.tar).",
+        show_default=False,
+    ),
+]
+OutputArgument = Annotated[
+    Path, typer.Argument(metavar="OUTPUT", help="The file or folder to write.")
+]
+TaskOption = Annotated[
+    Task,
+    typer.Option(
+        "--task",
+        help="caption: a sentence; detail: a paragraph; ground: the boxes of a given caption; "
+        "find: the boxes of given phrases; describe: words for given boxes.",
+    ),
+]
+ToOption = Annotated[
+    str | None,
+    typer.Option(
+        "--to", metavar="FORMAT", help="As in `kosmos2 records convert`; else by OUTPUT's name."
+    ),
+]
+PhrasesOption = Annotated[
+    Path | None,
+    typer.Option("--phrases", metavar="FILE", help="What to find, one phrase on each line."),
+]
+AllowAbsentOption = Annotated[
+    bool, typer.Option("--allow-absent", help="Find: let the model say that it is not there.")
+]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--images", metavar="DIR", help="Where paths in INPUT start; else at INPUT's folder."
+    ),
+]
+FetchOption = Annotated[
+    bool, typer.Option("--fetch", help="Download pictures that INPUT names by their url.")
+]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", help="The first so many pictures only.")
+]
+DrawingsOption = Annotated[
+    Path | None,
+    typer.Option("--draw", metavar="DIR", help="Write every picture with its boxes."),
+]
+CropsOption = Annotated[
+    Path | None,
+    typer.Option("--crops", metavar="DIR", help="Write what is inside each box."),
+]
+PageOption = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Write a page to look at, for each hundred."),
+]
+ErrorsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--errors", metavar="FILE", help="Pictures without a record; else errors.jsonl beside."
+    ),
+]
+ShardOption = Annotated[
+    str, typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts, from 1.")
+]
+DriverOption = Annotated[
+    Driver, typer.Option("--driver", help="This process, several, or a Ray cluster.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", help="Processes, each with the model; else one for each GPU."),
+]
+AddressOption = Annotated[str | None, typer.Option("--address", help="Of a Ray cluster at work.")]
+KeepOption = Annotated[bool, typer.Option("--keep", help="Keep the folder OUTPUT.job.")]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="Throw away what an earlier run left, and begin anew.")
+]
+
+
 def annotate(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="INPUT",
-            help="Pictures: a folder, a glob, a list of paths (.txt), records or a table (.jsonl, "
-            ".parquet), WebDataset tars (.tar).",
-            show_default=False,
-        ),
-    ],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file or folder to write.")],
-    task: Annotated[
-        Task,
-        typer.Option(
-            "--task",
-            help="caption: a sentence; detail: a paragraph; ground: the boxes of a given caption; "
-            "find: the boxes of given phrases; describe: words for given boxes.",
-        ),
-    ] = Task.CAPTION,
-    to: Annotated[
-        str | None,
-        typer.Option(
-            "--to", metavar="FORMAT", help="As in `kosmos2 records convert`; else by OUTPUT's name."
-        ),
-    ] = None,
-    phrases: Annotated[
-        Path | None,
-        typer.Option("--phrases", metavar="FILE", help="What to find, one phrase on each line."),
-    ] = None,
-    allow_absent: Annotated[
-        bool, typer.Option("--allow-absent", help="Find: let the model say that it is not there.")
-    ] = False,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            "--images", metavar="DIR", help="Where paths in INPUT start; else at INPUT's folder."
-        ),
-    ] = None,
-    fetch: Annotated[
-        bool, typer.Option("--fetch", help="Download pictures that INPUT names by their url.")
-    ] = False,
-    limit: Annotated[
-        int | None, typer.Option("--limit", help="The first so many pictures only.")
-    ] = None,
-    drawings: Annotated[
-        Path | None,
-        typer.Option("--draw", metavar="DIR", help="Write every picture with its boxes."),
-    ] = None,
-    crops: Annotated[
-        Path | None,
-        typer.Option("--crops", metavar="DIR", help="Write what is inside each box."),
-    ] = None,
-    page: Annotated[
-        Path | None,
-        typer.Option("--html", metavar="FILE", help="Write a page to look at, for each hundred."),
-    ] = None,
-    errors: Annotated[
-        Path | None,
-        typer.Option(
-            "--errors", metavar="FILE", help="Pictures without a record; else errors.jsonl beside."
-        ),
-    ] = None,
-    shard: Annotated[
-        str, typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts, from 1.")
-    ] = "1/1",
-    driver: Annotated[
-        Driver, typer.Option("--driver", help="This process, several, or a Ray cluster.")
-    ] = Driver.LOCAL,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", help="Processes, each with the model; else one for each GPU."),
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option("--address", help="Of a Ray cluster at work.")
-    ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the folder OUTPUT.job.")] = False,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Throw away what an earlier run left, and begin anew.")
-    ] = False,
+    source: SourceArgument,
+    output: OutputArgument,
+    task: TaskOption = Task.CAPTION,
+    to: ToOption = None,
+    phrases: PhrasesOption = None,
+    allow_absent: AllowAbsentOption = False,
+    images: ImagesOption = None,
+    fetch: FetchOption = False,
+    limit: LimitOption = None,
+    drawings: DrawingsOption = None,
+    crops: CropsOption = None,
+    page: PageOption = None,
+    errors: ErrorsOption = None,
+    shard: ShardOption = "1/1",
+    driver: DriverOption = Driver.LOCAL,
+    workers: WorkersOption = None,
+    address: AddressOption = None,
+    keep: KeepOption = False,
+    fresh: FreshOption = False,
     model: ModelOption = "embedded",
     device: DeviceOption = Device.AUTO,
     dtype: DtypeOption = Dtype.AUTO,
@@ -126,36 +148,21 @@ def annotate(
 ) -> None:
     """Ask the model about every picture of a folder, list, table or tar, and write records.
 
-    The same command goes on where it was stopped, by whatever. A picture that cannot be read
-    costs one line in errors.jsonl. The exit code is 0, or 3 where some pictures failed.
+    The same command goes on where it was stopped. Where pictures failed the exit code is 3.
 
     Example:  kosmos2 annotate photos/ photos.jsonl --html photos.html
     """
     choice = ModelChoice(model, device, dtype, (ROWS, *(overrides or ())))
     part = _part(shard)
-    # Everything that torch is needed for comes after what a user may have got wrong.
-    form = _format(to, output)
-    texts = None if phrases is None else _phrases(phrases, task)
-    from kosmos2.annotate import Job, Looking, Outputs
+    outputs = _outputs(output, to, errors or _errors(output, part), drawings, crops, page)
+    plan = _plan(choice, task, _phrases(phrases, task), outputs, allow_absent=allow_absent)
+    from kosmos2.annotate import Job
 
-    outputs = Outputs(
-        records=output,
-        format=form,
-        errors=errors or output.with_name(_errors_name(part)),
-        drawings=drawings,
-        crops=crops,
-        page=page,
-    )
-    plan = _plan(choice, task, texts, outputs, allow_absent=allow_absent)
     job = Job(
         source=source,
         outputs=outputs,
         plan=plan,
-        looking=Looking(
-            images=images,
-            captions=task is Task.GROUND,
-            leave_out=tuple(folder for folder in (drawings, crops) if folder is not None),
-        ),
+        looking=_looking(task, images, outputs),
         driver=_driver(driver, workers, address, plan.device),
         shard=part,
         limit=limit,
@@ -163,8 +170,34 @@ def annotate(
         anew=fresh,
         keep=keep,
     )
-    report = _watched(job)
-    _conclude(job, report)
+    _conclude(job, _watched(job))
+
+
+def _outputs(
+    output: Path,
+    to: str | None,
+    errors: Path,
+    drawings: Path | None,
+    crops: Path | None,
+    page: Path | None,
+) -> "Outputs":
+    form = _format(to, output)
+    from kosmos2.annotate import Outputs
+
+    return Outputs(
+        records=output, format=form, errors=errors, drawings=drawings, crops=crops, page=page
+    )
+
+
+def _looking(task: Task, images: Path | None, outputs: "Outputs") -> "Looking":
+    from kosmos2.annotate import Looking
+
+    made = (outputs.drawings, outputs.crops)
+    return Looking(
+        images=images,
+        captions=task is Task.GROUND,
+        leave_out=tuple(folder for folder in made if folder is not None),
+    )
 
 
 def _part(text: str) -> tuple[int, int]:
@@ -174,9 +207,10 @@ def _part(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-def _errors_name(part: tuple[int, int]) -> str:
+def _errors(output: Path, part: tuple[int, int]) -> Path:
     """Parts of a job may lie in one folder."""
-    return "errors.jsonl" if part == (1, 1) else "errors-{}-of-{}.jsonl".format(*part)
+    name = "errors.jsonl" if part == (1, 1) else "errors-{}-of-{}.jsonl".format(*part)
+    return output.with_name(name)
 
 
 def _format(to: str | None, output: Path) -> "Format":
@@ -192,7 +226,9 @@ def _format(to: str | None, output: Path) -> "Format":
     return form
 
 
-def _phrases(path: Path, task: Task) -> tuple[str, ...]:
+def _phrases(path: Path | None, task: Task) -> tuple[str, ...] | None:
+    if path is None:
+        return None
     if task is not Task.FIND:
         raise RequestError(f"--phrases is for --task find, and the task is {task}")
     lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -109,28 +109,30 @@ def convert(
     _conclude(target, writing, ledger)
 
 
+TheTargetArgument = Annotated[
+    Path,
+    typer.Argument(metavar="OUT", help="A new folder for the parts.", show_default=False),
+]
+ByOption = Annotated[
+    int | None,
+    typer.Option("--by", metavar="N", min=1, max=MOST_PARTS, help="So many equal parts."),
+]
+FractionsOption = Annotated[
+    str | None,
+    typer.Option("--fractions", metavar="A,B,...", help="Parts of these shares, such as 0.9,0.1."),
+]
+NamesOption = Annotated[
+    str | None,
+    typer.Option("--names", metavar="A,B,...", help="What to call the parts, such as train,test."),
+]
+
+
 def split(
     source: SourceArgument,
-    target: Annotated[
-        Path,
-        typer.Argument(metavar="OUT", help="A new folder for the parts.", show_default=False),
-    ],
-    by: Annotated[
-        int | None,
-        typer.Option("--by", metavar="N", min=1, max=MOST_PARTS, help="So many equal parts."),
-    ] = None,
-    fractions: Annotated[
-        str | None,
-        typer.Option(
-            "--fractions", metavar="A,B,...", help="Parts of these shares, such as 0.9,0.1."
-        ),
-    ] = None,
-    names: Annotated[
-        str | None,
-        typer.Option(
-            "--names", metavar="A,B,...", help="What to call the parts, such as train,test."
-        ),
-    ] = None,
+    target: TheTargetArgument,
+    by: ByOption = None,
+    fractions: FractionsOption = None,
+    names: NamesOption = None,
     to: ToOption = None,
     source_format: FromOption = None,
     images: ImagesOption = None,
@@ -176,19 +178,23 @@ def split(
         raise typer.Exit(SOME_SKIPPED)
 
 
+PathsArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="A B ... OUT",
+        help="What to put together, in this order, and at the end what to write.",
+        show_default=False,
+    ),
+]
+DuplicatesOption = Annotated[
+    OnDuplicates,
+    typer.Option("--duplicates", help="What to do with a record whose id was there before."),
+]
+
+
 def merge(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="A B ... OUT",
-            help="What to put together, in this order, and at the end what to write.",
-            show_default=False,
-        ),
-    ],
-    duplicates: Annotated[
-        OnDuplicates,
-        typer.Option("--duplicates", help="What to do with a record whose id was there before."),
-    ] = OnDuplicates.REFUSE,
+    paths: PathsArgument,
+    duplicates: DuplicatesOption = OnDuplicates.REFUSE,
     to: ToOption = None,
     source_format: FromOption = None,
     images: ImagesOption = None,
