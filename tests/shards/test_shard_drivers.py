@@ -86,6 +86,8 @@ def names(told: list[Done], outcome: Outcome) -> list[str]:
     return sorted(done.unit.name for done in told if done.outcome is outcome)
 
 
+# An actor takes seconds to start.
+WHO_AND_WHERE = [("pool", Toy), ("pool", FaultsAhead), ("ray", Toy)]
 ALL = [unit.name for unit in units()]
 
 
@@ -109,7 +111,7 @@ def test_what_one_driver_did_another_keeps(tmp_path: Path, others: str) -> None:
     assert job(tmp_path, Local(), units(9))[0].kept == 9
 
 
-@pytest.mark.parametrize("toy", [Toy, FaultsAhead])
+@pytest.mark.parametrize(("others", "toy"), WHO_AND_WHERE, indirect=["others"])
 def test_a_killed_worker_loses_and_doubles_nothing(
     tmp_path: Path, others: str, notes: Path, toy: type[Toy], whole: dict[str, bytes]
 ) -> None:
@@ -123,7 +125,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(
     assert all(made[name] == whole[name] for name in whole if name[:6] not in ("000001", "000006"))
 
 
-@pytest.mark.parametrize("toy", [Toy, FaultsAhead])
+@pytest.mark.parametrize(("others", "toy"), WHO_AND_WHERE, indirect=["others"])
 def test_a_unit_that_kills_every_worker_is_alone_in_quarantine(
     tmp_path: Path, others: str, notes: Path, toy: type[Toy]
 ) -> None:
@@ -141,6 +143,7 @@ def test_a_unit_that_kills_every_worker_is_alone_in_quarantine(
     assert not list((tmp_path / "job/quarantine").iterdir())
 
 
+@pytest.mark.parametrize("driver", ["local", "pool"])
 def test_a_unit_that_raises_three_times_goes_to_quarantine_with_its_reason(
     tmp_path: Path, driver: str, notes: Path
 ) -> None:
@@ -154,6 +157,7 @@ def test_a_unit_that_raises_three_times_goes_to_quarantine_with_its_reason(
         assert "000002" not in list(folder.names())
 
 
+@pytest.mark.parametrize("driver", ["local", "pool"])
 def test_a_unit_that_raises_twice_is_made_by_a_fresh_worker(
     tmp_path: Path, driver: str, notes: Path
 ) -> None:
@@ -204,14 +208,12 @@ def die_when_made() -> Toy:
     return Toy()
 
 
-def test_a_worker_that_dies_while_it_is_made_is_no_unit_s_fault(
-    tmp_path: Path, others: str
-) -> None:
+def test_a_worker_that_dies_while_it_is_made_is_no_unit_s_fault(tmp_path: Path) -> None:
     with (
         JobFolder.open(tmp_path, SETTINGS) as folder,
         pytest.raises(ConfigError, match="died 3 times while it was made"),
     ):
-        run(units(), die_when_made, folder, driver=DRIVERS[others], on_done=print)
+        run(units(), die_when_made, folder, driver=Pool(2), on_done=print)
     assert not list((tmp_path / "quarantine").iterdir())
 
 
