@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -12,11 +11,8 @@ from typing import Any
 import kosmos2
 from kosmos2.api.decoding import Decoding
 from kosmos2.api.loading import choose_device, choose_precision
-from kosmos2.weights.pretrained import resolve
+from kosmos2.weights.pretrained import resolve, weights_hash
 from kosmos2.weights.quantized import stored_precision
-from kosmos2.weights.tensors import sha256
-
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 class Task(StrEnum):
@@ -92,14 +88,3 @@ def resolved(model: str, device: str, dtype: str) -> tuple[str, str, str]:
         stored = stored_precision(path) if path.is_dir() else None
         dtype = str(stored or choose_precision("auto", choose_device(device)))
     return weights_hash(path), device, dtype
-
-
-def weights_hash(path: Path) -> str:
-    """Return the hash of a weights file; of several files, that of their names and hashes."""
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for pattern in WEIGHTS for file in path.glob(pattern))
-    if len(files) == 1:
-        return f"sha256:{sha256(files[0])}"
-    listed = "".join(f"{sha256(file)}  {file.name}\n" for file in files)
-    return f"sha256:{hashlib.sha256(listed.encode()).hexdigest()}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from kosmos2.api import Kosmos2, Settings
@@ -11,11 +10,8 @@ from kosmos2.grit.detectors import Detector, Oracle
 from kosmos2.grit.kosmos import Kosmos2Detector
 from kosmos2.grit.recipe import Detection
 from kosmos2.records.store import read
-from kosmos2.weights.pretrained import resolve
+from kosmos2.weights.pretrained import resolve, weights_hash
 from kosmos2.weights.tensors import sha256
-
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-"""As `kosmos2.annotate.plan` has it; a test holds the two together."""
 
 
 def load(settings: Detection) -> Detector:
@@ -42,15 +38,4 @@ def _kosmos2(settings: Detection) -> Kosmos2Detector:
         dtype=settings.dtype,
         settings=Settings(batch_size=settings.batch_size),
     )
-    return Kosmos2Detector(model, _weights(resolve(settings.model)))
-
-
-def _weights(path: Path) -> str:
-    """Return `sha256:` and the hash of a weights file; of several, that of names and hashes."""
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for pattern in WEIGHTS for file in path.glob(pattern))
-    if len(files) == 1:
-        return f"sha256:{sha256(files[0])}"
-    listed = "".join(f"{sha256(file)}  {file.name}\n" for file in files)
-    return f"sha256:{hashlib.sha256(listed.encode()).hexdigest()}"
+    return Kosmos2Detector(model, weights_hash(resolve(settings.model)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ EMBEDDED_FOLDER = Path(__file__).resolve().parent.parent / "embedded"
 
 # Neither ./folder nor folder/kosmos-2.pt, which are paths, also when nothing is there.
 _HUB_NAME = re.compile(r"(?!.*\.pt$)(?P<name>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?")
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _SMALL_FILES = ("*.json", "sentencepiece.bpe.model", "dict.txt")
 
 
@@ -92,6 +94,17 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(
         folder=path.parent, config=config, layout=ORIGINAL, source=source, files=(path,)
     )
+
+
+def weights_hash(path: Path) -> str:
+    """Return the hash of a weights file; of several files, that of their names and hashes."""
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for pattern in _WEIGHTS for file in path.glob(pattern))
+    if len(files) == 1:
+        return f"sha256:{sha256(files[0])}"
+    listed = "".join(f"{sha256(file)}  {file.name}\n" for file in files)
+    return f"sha256:{hashlib.sha256(listed.encode()).hexdigest()}"
 
 
 def resolve(name_or_path: str | Path) -> Path:

@@ -12,7 +12,6 @@ from kosmos2.grit import detect
 from kosmos2.grit.detectors import Asked
 from kosmos2.grit.linking import Candidate
 from kosmos2.grit.recipe import Detection, GritRecipe
-from kosmos2.weights.pretrained import EMBEDDED_FOLDER
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "grit"
 
@@ -25,14 +24,6 @@ def test_the_default_is_the_embedded_model() -> None:
         "precision": "fp32",
     }
     assert one.identity["weights"].startswith("sha256:")
-
-
-def test_weights_are_hashed_as_annotate_hashes_them(tmp_path: Path) -> None:
-    plan: Any = pytest.importorskip("kosmos2.annotate.plan")
-    for name in ("model-1.safetensors", "model-2.safetensors", "config.json"):
-        (tmp_path / name).write_text(name)
-    for path in (tmp_path, tmp_path / "config.json", EMBEDDED_FOLDER):
-        assert detect._weights(path) == plan.weights_hash(path)
 
 
 def test_the_oracle_reads_the_truth_from_records(tmp_path: Path) -> None:

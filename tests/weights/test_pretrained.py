@@ -172,3 +172,16 @@ def test_a_download_without_a_connection_is_told_with_the_ways_out() -> None:
     with pytest.raises(WeightsError, match=r"cannot get owner/tiny .*three ways out") as caught:
         load("owner/tiny")
     assert "\n" not in str(caught.value)
+
+
+def test_the_hash_of_weights_is_that_of_their_files_and_of_nothing_beside(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    alone = pretrained.weights_hash(tmp_path)
+    assert alone == f"sha256:{hashlib.sha256(b'one').hexdigest()}"
+    (tmp_path / "config.json").write_text("{}")
+    assert pretrained.weights_hash(tmp_path) == alone
+    assert pretrained.weights_hash(tmp_path / "model.safetensors") == alone
+    (tmp_path / "more.safetensors").write_bytes(b"two")
+    both = pretrained.weights_hash(tmp_path)
+    (tmp_path / "more.safetensors").rename(tmp_path / "other.safetensors")
+    assert len({alone, both, pretrained.weights_hash(tmp_path)}) == 3
