@@ -1,8 +1,9 @@
 """`kosmos2 annotate` against the loop of a model card, and against what bounds it.
 
     python -m benchmarks.annotate make PICTURES --count 1000
+    python -m benchmarks.annotate model FOLDER --tokenizer TOKENIZER     (full size, random weights)
     python -m benchmarks.annotate ours PICTURES --results FILE     (also: engine, decoding, card)
-    python -m benchmarks.annotate ours --small 10000 --results FILE
+    python -m benchmarks.annotate ours SMALL --small 10000 --results FILE
     python -m benchmarks.annotate page --results FILE
 
 Each lane is a process of its own, so that its memory is its own, and adds a line to the results:
@@ -38,6 +39,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageChops
 
+from benchmarks import peer, weights
 from benchmarks.machine import ROOT, Load, peak_memory, stamp
 from kosmos2.annotate import Job, Looking, Outputs, Plan, Task, annotate, job, resolved
 from kosmos2.annotate.worker import Annotator
@@ -45,8 +47,11 @@ from kosmos2.api import Kosmos2, View, questions
 from kosmos2.api.decoding import Decoding
 from kosmos2.api.looking import prepare
 from kosmos2.api.settings import Settings
+from kosmos2.model import ModelConfig
 from kosmos2.records.formats.registry import FORMATS
 from kosmos2.shards import Local
+from kosmos2.vocab.tokenizer import Tokenizer
+from kosmos2.weights import huggingface
 from kosmos2.weights.pretrained import resolve
 
 ROWS, TOKENS = 32, 128
@@ -102,6 +107,13 @@ def make_small(folder: Path, count: int) -> None:
         image.save(path)
 
 
+def make_model(folder: Path, tokenizer: Path) -> None:
+    """Write random weights at full size; they make answers of as many tokens as may be."""
+    config = ModelConfig()
+    network = weights.as_ours(peer.build(config).model.state_dict(), config)
+    huggingface.save(network, Tokenizer.from_folder(tokenizer), folder, dtype=torch.bfloat16)
+
+
 # --- lanes
 
 
@@ -117,11 +129,11 @@ def ours(folder: Path, model: str, tokens: int, limit: int | None) -> Found:
 
     with tempfile.TemporaryDirectory() as place:
         output = Path(place) / "out.jsonl"
-        weights, device, dtype = resolved(model, "cpu", "auto")
+        digest, device, dtype = resolved(model, "cpu", "auto")
         plan = Plan(
             task=Task.CAPTION,
             model=model,
-            weights=weights,
+            weights=digest,
             device=device,
             dtype=dtype,
             decoding=Decoding(batch_size=ROWS, max_new_tokens=tokens),
@@ -318,19 +330,18 @@ def _verdict(rows: Mapping[str, Found]) -> list[str]:
 def _memory(small: Sequence[tuple[int, Found]]) -> str:
     rows = [f"| {count:,} | {line['rate']:.1f} | {line['peak']:.3f} GB |" for count, line in small]
     growth = small[-1][1]["peak"] / small[0][1]["peak"] - 1
-    head = ["## Memory and the number of pictures\n", "| small pictures | pictures/s | peak |"]
-    return "\n".join(
-        [*head, "|---:|---:|---:|", *rows, "", f"From first to last {growth:+.1%}.", ""]
-    )
+    head = ["## Memory and the number of pictures\n", "| small pictures | peak |"]
+    return "\n".join([*head, "|---:|---:|", *rows, "", f"From first to last {growth:+.1%}.", ""])
 
 
 def main() -> None:
     """Make pictures, run one lane, or write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("what", choices=["make", *LANES, "page"])
+    parser.add_argument("what", choices=["make", "model", *LANES, "page"])
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--small", type=int, help="make so many small pictures for this run")
+    parser.add_argument("--small", type=int, help="the folder has, or gets, so many small ones")
+    parser.add_argument("--tokenizer", type=Path, help="a folder with the released tokenizer")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--name", help="what the page calls the model")
@@ -340,16 +351,16 @@ def main() -> None:
     if options.what == "make":
         make(options.folder, options.count)
         return
+    if options.what == "model":
+        make_model(options.folder, options.tokenizer)
+        return
     if options.what == "page":
         lines = [json.loads(line) for line in options.results.read_text().splitlines()]
         sys.stdout.write(page(lines))
         return
-    if options.small:
-        with tempfile.TemporaryDirectory() as place:
-            make_small(Path(place), options.small)
-            found = measure(options.what, Path(place), options)
-    else:
-        found = measure(options.what, options.folder, options)
+    if options.small and not options.folder.is_dir():
+        make_small(options.folder, options.small)
+    found = measure(options.what, options.folder, options)
     shown = {name: value for name, value in found.items() if name not in ("stamp", "command")}
     sys.stdout.write(json.dumps(shown) + "\n")
     if options.results:

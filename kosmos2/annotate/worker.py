@@ -11,6 +11,7 @@ alone: not on what was asked before, nor on which process it was.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -23,9 +24,10 @@ import torch
 from PIL import Image
 
 from kosmos2.annotate.asking import Facts, lacking, questions_about, record_of
-from kosmos2.annotate.plan import Making, Plan
+from kosmos2.annotate.plan import Making, Plan, Task
 from kosmos2.api import Kosmos2, Question, Reply, View
 from kosmos2.api.looking import prepare
+from kosmos2.engine.prefixes import PrefixStore
 from kosmos2.errors import ImageError, Kosmos2Error, RequestError, one_line
 from kosmos2.grounding.render import crops, draw
 from kosmos2.images import load, open_picture
@@ -93,6 +95,7 @@ class Annotator:
             for index, (item, seen) in enumerate(zip(unit.items, prepared, strict=True))
             if isinstance(seen, Seen)
         }
+        self._forget_prompts()
         self._answer(list(cases.values()))
         records: list[tuple[Item, GroundedRecord]] = []
         errors: list[tuple[Item, str]] = []
@@ -112,6 +115,17 @@ class Annotator:
         _write(out, [record for _, record in records], errors)
         boxes = sum(len(record.entries) for _, record in records)
         return {"annotated": len(records), "failed": len(errors), "boxes": boxes}
+
+    def _forget_prompts(self) -> None:
+        """Let go of the prompts of other units, and with them of the pictures that they hold.
+
+        Within a unit they serve where a picture is asked about more than once.
+        """
+        scheduler = self._model.engine.scheduler
+        several = self._plan.task in (Task.FIND, Task.DESCRIBE)
+        scheduler.prefixes = PrefixStore(scheduler.limits.max_prefix_bytes if several else 0)
+        if several:
+            gc.collect()  # blocks of prompts know each other, so nobody else frees them
 
     def _answer(self, cases: Sequence[_Case]) -> None:
         """Answer all questions of a unit in one call, the longest first."""
