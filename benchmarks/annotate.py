@@ -328,10 +328,16 @@ def _verdict(rows: Mapping[str, Found]) -> list[str]:
 
 
 def _memory(small: Sequence[tuple[int, Found]]) -> str:
-    rows = [f"| {count:,} | {line['rate']:.1f} | {line['peak']:.3f} GB |" for count, line in small]
-    growth = small[-1][1]["peak"] / small[0][1]["peak"] - 1
-    head = ["## Memory and the number of pictures\n", "| small pictures | peak |"]
-    return "\n".join([*head, "|---:|---:|", *rows, "", f"From first to last {growth:+.1%}.", ""])
+    rows = [f"| {count:,} | {line['peak']:.3f} GB |" for count, line in small]
+    head = ["## Memory and the number of pictures\n", "| small pictures | peak |", "|---:|---:|"]
+    long = [line["peak"] for count, line in small if count >= job.SMALL]
+    growth = f"{long[-1] / long[0] - 1:+.1%}" if long else "not measured"
+    said = (
+        f"Lists of {job.SMALL} pictures or more are done in units of {job.UNIT}, shorter ones in "
+        f"units of {job.SMALL_UNIT}, with less memory. From the first such list to the last: "
+        f"{growth}."
+    )
+    return "\n".join([*head, *rows, "", said, ""])
 
 
 def main() -> None:
