@@ -45,6 +45,11 @@ class ImageError(Kosmos2Error, ValueError):
 class FetchError(Kosmos2Error, ValueError):
     """A download that is refused or that failed."""
 
+    kind = ""
+    """One or two words for counts: "timeout", "http 404", "private address", ..."""
+    retry_after = ""
+    """How the server, answering 429 or 503, says when to come again."""
+
 
 class WeightsError(Kosmos2Error, ValueError):
     """A checkpoint that does not match the model, or that is unsafe to read."""

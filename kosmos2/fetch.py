@@ -14,9 +14,10 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
@@ -57,24 +58,51 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-def fetch(url: str, limits: Limits = DEFAULT_LIMITS) -> bytes:
+class Manners:
+    """What a download keeps to beside its limits: here nothing. A crawler keeps to more."""
+
+    def visit(self, url: str) -> AbstractContextManager[object]:
+        """Return what is held while a URL is asked, each of a chain of redirects; may refuse.
+
+        The time that it waits is not taken off the download's own.
+        """
+        return nullcontext()
+
+    def check(self, headers: HTTPMessage) -> None:
+        """Refuse an answer by its headers, before any of its body is read."""
+
+
+DEFAULT_MANNERS = Manners()
+
+
+def fetch(url: str, limits: Limits = DEFAULT_LIMITS, manners: Manners = DEFAULT_MANNERS) -> bytes:
     """Return what lies at the URL, whole, or raise a `FetchError` that says why not."""
     deadline = _Deadline(limits.seconds)
     here = url = url.strip()
     for _ in range(limits.redirects + 1):
         try:
             target = _Target.of(here)
-            found = _get(target, limits, deadline)
+            with deadline.stopped(manners.visit(here)):
+                found = _get(target, limits, deadline, manners)
             if isinstance(found, bytes):
                 return found
             following = _joined(here, found.location)
         except FetchError as error:
             via = f" (redirected from {_shown(url)})" if here != url else ""
-            raise FetchError(f"{_shown(here)}{via}: {error}") from error
+            message = f"{_shown(here)}{via}: {error}"
+            raise fault(error.kind, message, error.retry_after) from error
         here = following
-    raise FetchError(
-        f"{_shown(url)}: more than {limits.redirects} redirects, the last to {_shown(here)}"
+    raise fault(
+        "redirects",
+        f"{_shown(url)}: more than {limits.redirects} redirects, the last to {_shown(here)}",
     )
+
+
+def fault(kind: str, message: str, retry_after: str = "") -> FetchError:
+    """Return an error that can be counted."""
+    error = FetchError(message)
+    error.kind, error.retry_after = kind, retry_after
+    return error
 
 
 class _Deadline:
@@ -90,6 +118,14 @@ class _Deadline:
         if left <= 0:
             raise TimeoutError
         return left
+
+    @contextmanager
+    def stopped(self, waiting: AbstractContextManager[object]) -> Iterator[None]:
+        """Enter a context; the time until it has been entered does not count."""
+        begun = time.monotonic()
+        with waiting:
+            self._at += time.monotonic() - begun
+            yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +146,19 @@ class _Target:
     def of(cls, url: str) -> _Target:
         # urlsplit drops these in silence.
         if any(ord(c) < 32 or ord(c) == 127 for c in url):
-            raise FetchError("a URL has no control characters")
+            raise fault("no url", "a URL has no control characters")
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
-            raise FetchError(f"this is no URL ({error})") from error
+            raise fault("no url", f"this is no URL ({error})") from error
         scheme = parts.scheme.lower()
         if scheme not in _PORTS:
-            raise FetchError(f"only http and https are fetched, not {scheme or 'a path'!r}")
+            raise fault("no url", f"only http and https are fetched, not {scheme or 'a path'!r}")
         if parts.username is not None or parts.password is not None:
-            raise FetchError("a URL with a user name or password is not fetched")
+            raise fault("no url", "a URL with a user name or password is not fetched")
         if port == 0:
-            raise FetchError("port 0 cannot be asked")
+            raise fault("no url", "port 0 cannot be asked")
         host = _plain_host(parts.hostname or "")
         path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
         if parts.query:
@@ -137,13 +173,15 @@ def _plain_host(host: str) -> str:
             return str(IPv6Address(host))
         name = host.rstrip(".") if host.isascii() else host.encode("idna").decode("ascii")
     except ValueError as error:
-        raise FetchError(f"this is no URL ({error})") from error
+        raise fault("no url", f"this is no URL ({error})") from error
     if not _HOST.fullmatch(name):
-        raise FetchError(f"this is no URL (it names no host: {one_line(host)!r})")
+        raise fault("no url", f"this is no URL (it names no host: {one_line(host)!r})")
     return name
 
 
-def _get(target: _Target, limits: Limits, deadline: _Deadline) -> bytes | _Redirect:
+def _get(
+    target: _Target, limits: Limits, deadline: _Deadline, manners: Manners
+) -> bytes | _Redirect:
     try:
         addresses = _checked(target, limits, deadline)
         with _connected(addresses, deadline) as plain, _secured(plain, target, deadline) as sock:
@@ -154,48 +192,52 @@ def _get(target: _Target, limits: Limits, deadline: _Deadline) -> bytes | _Redir
             headers = {"User-Agent": limits.user_agent, "Accept": "image/*,*/*;q=0.5"}
             headers |= {"Accept-Encoding": "identity", "Connection": "close"}
             connection.request("GET", target.path, headers=headers)
-            return _answer(connection.getresponse(), limits)
+            return _answer(connection.getresponse(), limits, manners)
     except TimeoutError as error:
-        raise FetchError(f"not done within {deadline.seconds:g} seconds") from error
+        raise fault("timeout", f"not done within {deadline.seconds:g} seconds") from error
     except ssl.SSLError as error:
-        raise FetchError(f"no secure connection ({error})") from error
+        raise fault("tls", f"no secure connection ({error})") from error
     except HTTPException as error:
-        raise FetchError(f"the server broke off or does not speak HTTP ({error!r:.200})") from error
+        message = f"the server broke off or does not speak HTTP ({error!r:.200})"
+        raise fault("connection", message) from error
     except OSError as error:
-        raise FetchError(f"the server cannot be reached ({error})") from error
+        raise fault("connection", f"the server cannot be reached ({error})") from error
 
 
 def _joined(here: str, location: str) -> str:
     try:
         return urljoin(here, location)
     except ValueError as error:
-        raise FetchError(f"redirects to what is no URL: {_shown(location)}") from error
+        raise fault("redirects", f"redirects to no URL: {_shown(location)}") from error
 
 
-def _answer(response: HTTPResponse, limits: Limits) -> bytes | _Redirect:
+def _answer(response: HTTPResponse, limits: Limits, manners: Manners) -> bytes | _Redirect:
     location = response.headers.get("Location")
     if response.status in (301, 302, 303, 307, 308) and location:
         # Headers are bytes: a server that writes more than ASCII means UTF-8.
         return _Redirect(location.encode("latin-1").decode("utf-8", "replace").strip())
     if response.status != 200:
-        raise FetchError(f"the server answers {response.status} {one_line(response.reason)}")
+        message = f"the server answers {response.status} {one_line(response.reason)}"
+        raise fault(f"http {response.status}", message, response.headers.get("Retry-After", ""))
+    manners.check(response.headers)
     coding = response.headers.get("Content-Encoding", "identity").lower()
     if coding != "identity":
-        raise FetchError(f"it came packed ({one_line(coding)}), which was not asked for")
+        raise fault("packed", f"it came packed ({one_line(coding)}), which was not asked for")
     if response.length is not None and response.length > limits.max_bytes:
-        raise FetchError(_too_large(limits, f"{response.length} bytes are announced"))
+        raise _too_large(limits, f"{response.length} bytes are announced")
     body = io.BytesIO()
     while piece := response.read(min(_PIECE, limits.max_bytes + 1 - body.tell())):
         body.write(piece)
         if body.tell() > limits.max_bytes:
-            raise FetchError(_too_large(limits, "more came"))
+            raise _too_large(limits, "more came")
     if response.length:
-        raise FetchError(f"it ended {response.length} bytes too soon, after {body.tell()}")
+        message = f"it ended {response.length} bytes too soon, after {body.tell()}"
+        raise fault("cut short", message)
     return body.getvalue()
 
 
-def _too_large(limits: Limits, what: str) -> str:
-    return f"larger than the limit of {limits.max_bytes} bytes: {what}"
+def _too_large(limits: Limits, what: str) -> FetchError:
+    return fault("too large", f"larger than the limit of {limits.max_bytes} bytes: {what}")
 
 
 def _checked(target: _Target, limits: Limits, deadline: _Deadline) -> list[_Address]:
@@ -205,7 +247,8 @@ def _checked(target: _Target, limits: Limits, deadline: _Deadline) -> list[_Addr
         address = ip_address(name[0])
         if not may_ask(address, limits):
             hint = "" if limits.allow_private else "; for a server of your own use allow_private"
-            raise FetchError(f"{target.host} is at {address}, which is no public address{hint}")
+            message = f"{target.host} is at {address}, which is no public address{hint}"
+            raise fault("private address", message)
     return addresses
 
 
@@ -240,7 +283,7 @@ def _resolved(target: _Target, deadline: _Deadline) -> list[_Address]:
     try:
         return _within(deadline, ask)
     except (socket.gaierror, UnicodeError) as error:
-        raise FetchError(f"no address is known of {target.host} ({error})") from error
+        raise fault("dns", f"no address is known of {target.host} ({error})") from error
 
 
 def _within(deadline: _Deadline, ask: Callable[[], list[_Address]]) -> list[_Address]:
