@@ -9,6 +9,7 @@ from rich.table import Table
 
 from kosmos2.cli.annotate import SOME_FAILED, Driver
 from kosmos2.cli.console import Bar, bar, note, say
+from kosmos2.cli.grit_download import download
 from kosmos2.errors import RequestError
 
 if TYPE_CHECKING:
@@ -121,6 +122,9 @@ def select(
         else config.changed(recipe_of(out), overrides or ())
     )
     _show(choose(out, wanted), out)
+
+
+grit.command(no_args_is_help=True)(download)
 
 
 class _Watch:
