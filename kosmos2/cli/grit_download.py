@@ -79,7 +79,7 @@ def download(
     caption_column: CaptionOption = None,
     limit: LimitOption = None,
     shard_size: SizeOption = 5_000,
-    threads: ThreadsOption = 32,
+    threads: ThreadsOption = 64,
     per_host: HostOption = 2,
     delay: DelayOption = 0.1,
     timeout: TimeoutOption = 30.0,

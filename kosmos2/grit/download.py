@@ -53,7 +53,7 @@ class Download:
     columns: Columns = field(default_factory=Columns)
     longest_side: int | None = None
     """Pixels to which larger pictures are shrunk; None: every picture is kept as it came."""
-    threads: int = 32
+    threads: int = 64
     """Of each worker."""
     limit: int | None = None
     unit: int = UNIT

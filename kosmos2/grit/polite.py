@@ -20,7 +20,7 @@ from http.client import HTTPMessage
 from typing import Generic, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from kosmos2.errors import ConfigError, FetchError
+from kosmos2.errors import ConfigError, FetchError, one_line
 from kosmos2.fetch import Limits, Manners, fault, fetch
 
 T = TypeVar("T")
@@ -30,10 +30,13 @@ OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex", "noml", "n
 NO_ROBOTS = "robots.txt not had"
 BY_ROBOTS = "refused by robots.txt"
 BY_HEADER = "refused by X-Robots-Tag"
+LATER = "host asks to come later"
 
-_UNREACHABLE = ("dns", "private address", "timeout", "connection", "tls", "no url")
+_UNREACHABLE = (LATER, "dns", "private address", "timeout", "connection", "tls", "no url")
 """What keeps robots.txt away would keep the picture away: it is counted as what it is."""
 _ROBOTS_BYTES = 512 * 1024
+_ROBOTS_SECONDS = 10.0
+"""A host that is silent for so long is given up; many are, and each would hold a thread."""
 _ROBOTS_HOLDS = 24 * 3600.0
 _MOST_HOSTS = 50_000
 _LONGEST_PAUSE = 60.0
@@ -62,6 +65,9 @@ class Politeness:
                 f"politeness needs per_host of 1 or more, and delay, retries and backoff of 0 or "
                 f"more, got {self.per_host}, {self.delay}, {self.retries} and {self.backoff}"
             )
+        name = self.limits.user_agent
+        if not (name.isascii() and name.isprintable() and self.agent):
+            raise ConfigError(f"a User-Agent is a name in plain letters, got {one_line(name)!r}")
 
     @property
     def agent(self) -> str:
@@ -79,16 +85,22 @@ class Crawler:
 
     def fetch(self, url: str) -> bytes:
         """Return what lies at the URL; failures that pass are tried again, after a pause."""
-        return self._patiently(url, self._politeness.limits, _Visits(self, asks_robots=True))
+        return self._patiently(
+            url, self._politeness.limits, _Visits(self, asks_robots=True), passes
+        )
 
-    def _patiently(self, url: str, limits: Limits, manners: Manners) -> bytes:
+    def _patiently(
+        self, url: str, limits: Limits, manners: Manners, may_pass: Callable[[str], bool]
+    ) -> bytes:
         for again in range(self._politeness.retries + 1):
             try:
                 return fetch(url, limits, manners)
             except FetchError as error:
                 pause = max(self._politeness.backoff * 2**again, seconds_of(error.retry_after))
+                if error.retry_after and error.kind in ("http 429", "http 503"):
+                    self.host(url).rest(pause)
                 last = again == self._politeness.retries
-                if last or not passes(error.kind) or pause > _LONGEST_PAUSE:
+                if last or not may_pass(error.kind) or pause > _LONGEST_PAUSE:
                     raise
             time.sleep(pause)
         raise AssertionError("unreachable")
@@ -105,9 +117,13 @@ class Crawler:
 
     def robots(self, url: str) -> Rules:
         """Return the rules that lie at the URL of a robots.txt."""
-        limits = replace(self._politeness.limits, max_bytes=_ROBOTS_BYTES)
+        limits = self._politeness.limits
+        limits = replace(
+            limits, max_bytes=_ROBOTS_BYTES, seconds=min(limits.seconds, _ROBOTS_SECONDS)
+        )
+        manners = _Visits(self, asks_robots=False)
         try:
-            text = self._patiently(url, limits, _Visits(self, asks_robots=False))
+            text = self._patiently(url, limits, manners, is_of_server)
         except FetchError as error:
             if re.fullmatch(r"http 4(?!29)\d\d|redirects", error.kind):
                 return Rules()
@@ -155,12 +171,21 @@ class _Host:
         self._turns = threading.BoundedSemaphore(politeness.per_host)
         self._delay = politeness.delay
         self._lock = threading.Lock()
-        self._next = 0.0
+        self._next = self._closed = 0.0
+        """When the next request may start, and until when the host wants none."""
+
+    def rest(self, pause: float) -> None:
+        with self._lock:
+            self._closed = max(self._closed, time.monotonic() + pause)
+            if pause <= _LONGEST_PAUSE:
+                self._next = max(self._next, self._closed)
 
     @contextmanager
     def turn(self, delay: float) -> Iterator[None]:
         with self._turns:
             with self._lock:
+                if self._closed - time.monotonic() > _LONGEST_PAUSE:
+                    raise fault(LATER, "the host has asked to come back much later")
                 start = max(self._next, time.monotonic())
                 self._next = start + max(delay, self._delay)
             time.sleep(max(0.0, start - time.monotonic()))
@@ -266,7 +291,12 @@ def opt_outs(lines: Iterable[str], agent: str) -> set[str]:
 
 def passes(kind: str) -> bool:
     """Return whether a failure may be gone a little later."""
-    return kind in ("timeout", "connection", "cut short", "http 429") or kind.startswith("http 5")
+    return kind in ("timeout", "connection", "cut short") or is_of_server(kind)
+
+
+def is_of_server(kind: str) -> bool:
+    """Return whether a server has answered that it cannot answer now."""
+    return kind == "http 429" or kind.startswith("http 5")
 
 
 def seconds_of(retry_after: str) -> float:

@@ -182,13 +182,27 @@ def test_pauses_double_and_last_as_long_as_the_server_asks(
     refusal(crawler, web.url("/a"))
     web.answers["/b"] = web.in_turn(answering(429, Retry_After="7"), answering(200, picture()))
     crawler.fetch(web.url("/b"))
-    assert [pause for pause in pauses if pause] == [2.0, 4.0, 7.0]
+    assert [pause for pause in pauses if pause][:3] == [2.0, 4.0, 7.0]
+
+
+def test_a_host_that_asks_for_a_pause_is_left_alone_by_every_thread(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crawler = Crawler(Politeness(limits=LIMITS, backoff=0.0, retries=0))
+    web.answers["/a"] = answering(429, Retry_After="7")
+    refusal(crawler, web.url("/a"))
+    pauses: list[float] = []
+    monkeypatch.setattr("kosmos2.grit.polite.time.sleep", pauses.append)
+    crawler.fetch(web.url("/b"))
+    assert 0 < max(pauses) <= 7
 
 
 def test_a_server_that_asks_for_an_hour_is_not_waited_for(web: Web) -> None:
     web.answers["/a"] = answering(503, Retry_After="3600")
-    assert refusal(Crawler(QUICK), web.url("/a")) == "http 503"
-    assert len(web.asked) == 1
+    crawler = Crawler(QUICK)
+    assert refusal(crawler, web.url("/a")) == "http 503"
+    assert refusal(crawler, web.url("/b")) == "host asks to come later"
+    assert web.asked == ["/a"]
 
 
 def test_retry_after_is_seconds_or_a_date() -> None:
@@ -233,3 +247,6 @@ def test_requests_to_a_host_keep_their_distance_and_waiting_costs_no_time_of_the
 def test_values_that_cannot_work_are_refused() -> None:
     with pytest.raises(ConfigError, match="per_host of 1 or more"):
         Politeness(per_host=0)
+    for name in ("", "bot\r\nCookie: a", "bött"):
+        with pytest.raises(ConfigError, match="User-Agent"):
+            Politeness(limits=Limits(user_agent=name))
