@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,7 @@ class Report:
 def annotate(job: Job, tell: Callable[[Progress], None]) -> Report:
     """Do the job, or the rest of it, and write its outputs."""
     _refuse_taken(job)
+    _refuse_inputs(job)
     begin = JobFolder.fresh if job.anew else JobFolder.open
     with begin(job.folder, job.settings()) as folder:
         path, total = _list(job, folder)
@@ -155,14 +156,52 @@ def _refuse_taken(job: Job) -> None:
             )
 
 
+def _targets(job: Job) -> list[str]:
+    """Return all that the job writes, by its real path."""
+    out = job.outputs
+    paths = (out.records, out.errors, out.drawings, out.crops, out.page)
+    return [os.path.realpath(path) for path in paths if path is not None]
+
+
+def _refuse_inputs(job: Job) -> None:
+    """Refuse outputs in each other's place, or in the place of what is read."""
+    targets = _targets(job)
+    if len(set(targets)) < len(targets):
+        raise RequestError(f"two outputs have one name; these are asked for: {', '.join(targets)}")
+    _check_apart(os.path.realpath(job.source), job.source, targets)
+
+
+def _apart(found: Iterator[Item], job: Job) -> Iterator[Item]:
+    """Yield the items; refuse a job whose outputs would replace a picture that it reads."""
+    targets = _targets(job)
+    folder_of = lru_cache(maxsize=1024)(os.path.realpath)
+    for item in found:
+        if item.place is not None and item.place.path is not None:
+            folder, name = os.path.split(os.path.abspath(item.place.path))
+            _check_apart(os.path.join(folder_of(folder), name), item.name, targets)
+        yield item
+
+
+def _check_apart(path: str, name: str, targets: list[str]) -> None:
+    for target in targets:
+        if path == target or path.startswith(os.path.join(target, "")):
+            raise RequestError(
+                f"{one_line(name)} is of the input, and the output {one_line(target)} could "
+                "replace it: name another place to write to"
+            )
+
+
 def _list(job: Job, folder: JobFolder) -> tuple[Path, int]:
     """Return the list of the job and how many it has; make it where it is not there yet."""
     parts = folder.part("inputs").parent
     for path in parts.glob("inputs-*.jsonl"):
-        return path, int(path.stem.split("-")[1])
+        total = int(path.stem.split("-")[1])
+        for _ in _apart(read_list(path, 0, total), job):
+            pass  # drawings may go elsewhere than when the list was made
+        return path, total
     half = folder.making("inputs.jsonl")
     found = islice(items(job.source, job.looking), job.limit)
-    count, digest = write_list(_usable(found, job), half)
+    count, digest = write_list(_usable(_apart(found, job), job), half)
     path = parts / f"inputs-{count}-{digest[:16]}.jsonl"
     half.rename(path)
     return path, count

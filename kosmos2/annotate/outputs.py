@@ -180,7 +180,8 @@ def _pages(parts: Sequence[Path], target: Path) -> tuple[Path, ...]:
             break
         path = target if number == 1 else target.with_name(f"{target.stem}-{number}{target.suffix}")
         half = beside(path)
-        half.write_text(page([_card(*each) for each in some]), encoding="utf-8")
+        text = page([_card(*each) for each in some])
+        half.write_text(text, encoding="utf-8", errors="backslashreplace")
         appear(half, path)
         written.append(path)
         if len(some) < CARDS:

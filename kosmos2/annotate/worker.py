@@ -224,7 +224,8 @@ def _picture_files(out: Path, makings: frozenset[Making], pair: tuple[Item, Grou
 
 def thumbnail_name(record: GroundedRecord) -> str:
     """Return the name of a record's small picture: only those of one unit lie together."""
-    return hashlib.sha256(f"{record.id} {record.sha256}".encode()).hexdigest()[:24]
+    words = f"{record.id} {record.sha256}".encode("utf-8", "surrogatepass")
+    return hashlib.sha256(words).hexdigest()[:24]
 
 
 def _save(image: Image.Image, path: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -176,3 +177,40 @@ def test_what_is_drawn_and_cut_is_there_for_every_box(tmp_path: Path) -> None:
     assert len(list((tmp_path / "c").iterdir())) == report.boxes > 0
     page = (tmp_path / "p.html").read_text(encoding="utf-8")
     assert page.count("<article") == 3 and "in/0001.png" in page
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_no_output_takes_the_place_of_what_is_read(fresh: bool, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    (first, second) = paint_many(photos, 2)
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{first}\n{second}\n", encoding="utf-8")
+    before = first.read_bytes()
+    good = job(listed, tmp_path / "out.jsonl")
+    bad = [
+        job(photos, photos),
+        job(listed, photos),
+        job(listed, listed),
+        replace(good, outputs=replace(good.outputs, drawings=photos)),
+        replace(good, outputs=replace(good.outputs, crops=tmp_path)),
+        replace(good, outputs=replace(good.outputs, page=first)),
+        replace(good, outputs=replace(good.outputs, errors=good.outputs.records)),
+    ]
+    for each in bad:
+        with pytest.raises(RequestError):
+            annotate(replace(each, anew=fresh), silent)
+    assert first.read_bytes() == before
+    assert second.is_file()
+    assert listed.is_file()
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names are text there")
+def test_a_name_that_is_no_text_stands_in_records_and_on_the_page(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    _, second = paint_many(photos, 2)
+    os.rename(second, os.path.join(os.fsencode(photos), b"z\xff.png"))
+    plain = job(photos, tmp_path / "out.jsonl", plan(tmp_path, makings=EVERYTHING))
+    page = tmp_path / "page.html"
+    report = annotate(replace(plain, outputs=replace(plain.outputs, page=page)), silent)
+    assert (report.annotated, report.failed) == (2, 0)
+    assert "z\\udcff.png" in page.read_text(encoding="utf-8")

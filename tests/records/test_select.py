@@ -33,6 +33,12 @@ def test_every_item_is_as_likely_to_be_sampled() -> None:
     assert all(400 < times[item] < 600 for item in range(20))
 
 
+def test_the_item_after_a_full_sample_has_its_exact_chance() -> None:
+    times = Counter(item for seed in range(2000) for item in sample(range(2), 1, seed=seed))
+    # 1000 expected of each, with a standard deviation of 22; one more or less to draw from shows.
+    assert all(880 < times[item] < 1120 for item in range(2))
+
+
 def test_a_record_falls_into_the_same_part_in_any_company_and_order() -> None:
     parts = Parts([0.5, 0.3, 0.2])
     records = [record(number) for number in range(500)]
