@@ -37,40 +37,50 @@ SetOption = Annotated[
 ]
 
 
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="Captioned pictures: a folder with NAME.txt beside NAME.jpg, img2dataset's or "
+        "other WebDataset tars, a table or records (.parquet, .jsonl, .csv) with columns for "
+        "picture and caption.",
+        show_default=False,
+    ),
+]
+OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option("--images", metavar="DIR", help="Where paths in SOURCE start."),
+]
+LimitOption = Annotated[int | None, typer.Option("--limit", help="The first so many pairs.")]
+ShardSizeOption = Annotated[int, typer.Option("--shard-size", min=1, help="Pairs of a unit.")]
+DriverOption = Annotated[
+    Driver, typer.Option("--driver", help="This process, several, or a Ray cluster.")
+]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", min=1, help="Processes, each with parser and detector.")
+]
+GpusOption = Annotated[int, typer.Option("--gpus", min=0, help="GPUs that they share.")]
+AddressOption = Annotated[str | None, typer.Option("--address", help="Of a Ray cluster at work.")]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="Throw away what an earlier run left, and begin anew.")
+]
+
+
 @grit.command(no_args_is_help=True)
 def build(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            help="Captioned pictures: a folder with NAME.txt beside NAME.jpg, img2dataset's or "
-            "other WebDataset tars, a table or records (.parquet, .jsonl, .csv) with columns for "
-            "picture and caption.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")],
+    source: SourceArgument,
+    out: OutArgument,
     recipe: RecipeOption = None,
     overrides: SetOption = None,
-    images: Annotated[
-        Path | None,
-        typer.Option("--images", metavar="DIR", help="Where paths in SOURCE start."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="The first so many pairs.")] = None,
-    shard_size: Annotated[int, typer.Option("--shard-size", min=1, help="Pairs of a unit.")] = 256,
-    driver: Annotated[
-        Driver, typer.Option("--driver", help="This process, several, or a Ray cluster.")
-    ] = Driver.LOCAL,
-    workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Processes, each with parser and detector.")
-    ] = 1,
-    gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs that they share.")] = 0,
-    address: Annotated[
-        str | None, typer.Option("--address", help="Of a Ray cluster at work.")
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Throw away what an earlier run left, and begin anew.")
-    ] = False,
+    images: ImagesOption = None,
+    limit: LimitOption = None,
+    shard_size: ShardSizeOption = 256,
+    driver: DriverOption = Driver.LOCAL,
+    workers: WorkersOption = 1,
+    gpus: GpusOption = 0,
+    address: AddressOption = None,
+    fresh: FreshOption = False,
 ) -> None:
     """Find the things that captions speak of, and write each phrase with its boxes.
 
