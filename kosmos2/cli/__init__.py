@@ -2,13 +2,14 @@
 
 import contextlib
 import sys
+import warnings
 from typing import Annotated
 
 import typer
 
 import kosmos2
 from kosmos2.cli.annotate import annotate
-from kosmos2.cli.console import Commands, say
+from kosmos2.cli.console import Commands, note, say
 from kosmos2.cli.convert import convert
 from kosmos2.cli.demo import demo
 from kosmos2.cli.doctor import doctor
@@ -63,4 +64,5 @@ def main() -> None:
         # A caption may hold letters that an old terminal has not: they are replaced, not fatal.
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    warnings.showwarning = lambda message, *_, **__: note(f"warning: {message}")
     app()

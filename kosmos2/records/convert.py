@@ -6,6 +6,7 @@ and every record that could not be read or written, with its reason.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections import Counter
@@ -21,6 +22,9 @@ from kosmos2.records.pictures import Pictures
 from kosmos2.records.record import GroundedRecord
 from kosmos2.records.stats import Tally
 from kosmos2.records.store import root_of
+
+LOSSLESS = "jsonl"
+"""The format that also says what no file of text may hold, with an escape."""
 
 LOST = "lost"
 _REASONS = 100
@@ -211,7 +215,8 @@ def write_all(
     with _appearing(target, existing) as part:
         pictures = Pictures(part.parent)
         writing = Writing(pictures=pictures, refuse=ledger.refuse_writing)
-        form.write(_moved(records, root, part, pictures, ledger), part, writing)
+        moved = _moved(records, root, part, pictures, ledger)
+        form.write(moved if form.name == LOSSLESS else _sayable(moved, ledger), part, writing)
     return ledger
 
 
@@ -228,6 +233,18 @@ def _moved(
             base = os.path.realpath(pictures.root)
         ledger.take(record)
         yield rebased(base, record, real_root)
+
+
+def _sayable(records: Iterable[GroundedRecord], ledger: Ledger) -> Iterator[GroundedRecord]:
+    """Yield the records without those that hold bytes of a file's name which are no letters."""
+    for record in records:
+        try:
+            json.dumps(record.to_dict(), ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError as error:
+            fault = f"{error.object[error.start : error.end]!a} in it is no letter of Unicode"
+            ledger.refuse_writing(f"record {record.id!a}", RecordError(fault))
+        else:
+            yield record
 
 
 def rebased(base: str, record: GroundedRecord, root: str) -> GroundedRecord:

@@ -220,6 +220,15 @@ def test_records_that_a_format_cannot_say_are_counted_but_not_their_features(
     assert ledger.held[Feature.BOXES] == 2
 
 
+@pytest.mark.parametrize("name", ["csv", "odvg", "labelstudio", "parquet", "markup", "coco"])
+def test_a_name_that_is_no_unicode_costs_its_record_alone(name: str, tmp_path: Path) -> None:
+    good = known_record(tmp_path)
+    bad = replace(good, id="bad", image="pictures/\udcff.png")
+    source = store([good, bad], tmp_path / "a.jsonl")
+    ledger = convert(source, tmp_path / "out", source_format=JSONL, target_format=FORMATS[name])
+    assert (ledger.written, ledger.skipped) == (1, 1)
+
+
 def test_losses_tell_what_and_in_how_many_records(
     examples: list[GroundedRecord], tmp_path: Path
 ) -> None:
