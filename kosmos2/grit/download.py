@@ -12,7 +12,6 @@ again asks for neither a second time, only for what was under way.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -34,6 +33,7 @@ from kosmos2.grit.polite import Politeness
 from kosmos2.records import store
 from kosmos2.records.jsonl import Row, warn_unfinished
 from kosmos2.shards import Done, Driver, JobFolder, Outcome, Quarantined, Unit, run
+from kosmos2.sources.containers import rows_of_csv
 
 UNIT = 5_000
 """Rows of a tar, unless somebody says otherwise."""
@@ -169,11 +169,7 @@ def _units(job: Download) -> Iterator[Unit]:
 
 def _rows(table: Path) -> Iterator[Row]:
     if _is_text(table):
-        delimiter = "\t" if table.name.lower().endswith(".tsv") else ","
-        with table.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
-            for number, fields in enumerate(csv.DictReader(lines, delimiter=delimiter), start=1):
-                named = {name: value for name, value in fields.items() if isinstance(name, str)}
-                yield Row(f"{table}:{number}", named)
+        yield from rows_of_csv(table)
         return
     for row in store.rows(table):
         if row.unfinished:

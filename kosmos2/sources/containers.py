@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,16 @@ def items_of_rows(rows: Iterator[jsonl.Row], origin: Origin) -> Iterator[Item]:
             yield Item(id=name, name=row.where, problem=row.problem)
         else:
             yield item_of_row(row.fields, number, name, origin)
+
+
+def rows_of_csv(path: Path) -> Iterator[jsonl.Row]:
+    """Yield the rows of a table of comma- or, in .tsv, tab-separated values with a first row of
+    names; cells are text."""
+    delimiter = "\t" if path.name.lower().endswith(".tsv") else ","
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+        for number, fields in enumerate(csv.DictReader(lines, delimiter=delimiter), start=1):
+            named = {name: value for name, value in fields.items() if isinstance(name, str)}
+            yield jsonl.Row(f"{path}:{number}", named)
 
 
 def rows_of_table(origin: Origin) -> Iterator[Item]:

@@ -19,16 +19,17 @@ from typing import Any
 
 from kosmos2.errors import RequestError, one_line
 from kosmos2.records import jsonl
-from kosmos2.sources.containers import PICTURES, items_of_rows, rows_of_table, samples
+from kosmos2.sources.containers import PICTURES, items_of_rows, rows_of_csv, rows_of_table, samples
 from kosmos2.sources.places import Place
 from kosmos2.sources.rows import Item, Origin
 
 TABLES = (".parquet", ".pq")
+TEXT_TABLES = (".csv", ".tsv")
 TARS = (".tar",)
 LISTS = (".txt", ".lst")
 KINDS = (
     f"a folder, a glob, pictures ({', '.join(PICTURES[:5])}, ...), a list of paths (.txt), records "
-    "or a table (.jsonl, .jsonl.gz, .jsonl.zst, .parquet), tars (.tar)"
+    "or a table (.jsonl, .jsonl.gz, .jsonl.zst, .parquet, .csv, .tsv), tars (.tar)"
 )
 _LONGEST_STEM = 120
 """Bytes of a file's name: room for the words of a crop, on every system."""
@@ -205,6 +206,8 @@ def _file(path: Path, root: Path, looking: Looking) -> Iterator[Item]:
         return samples(path, root)
     if name.endswith(TABLES):
         return rows_of_table(origin)
+    if name.endswith(TEXT_TABLES):
+        return items_of_rows(rows_of_csv(origin.path), origin)
     if name.removesuffix(".gz").removesuffix(".zst").endswith(jsonl.ENDINGS):
         return items_of_rows(jsonl.rows(origin.path), origin)
     if name.endswith(LISTS):

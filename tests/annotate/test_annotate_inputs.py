@@ -223,3 +223,14 @@ def test_a_source_that_holds_no_pictures_is_refused_with_the_kinds(tmp_path: Pat
     for source in ("missing", "empty", "note.md", "*.nothing"):
         with pytest.raises(RequestError, match=r"\.png"):
             found(tmp_path / source)
+
+
+def test_a_table_of_separated_values_names_pictures_and_captions(tmp_path: Path) -> None:
+    paint(tmp_path / "a.png", 0)
+    (tmp_path / "t.csv").write_text('image,caption,licence\na.png,"a dog, asleep",CC0\n')
+    (tmp_path / "t.tsv").write_text("image\tcaption\tlicence\na.png\ta dog, asleep\tCC0\n")
+    for name in ("t.csv", "t.tsv"):
+        (item,) = items(str(tmp_path / name), Looking())
+        assert item.place is not None and item.place.path == str(tmp_path / "a.png")
+        assert item.caption == "a dog, asleep"
+        assert item.source["licence"] == "CC0"
