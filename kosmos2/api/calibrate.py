@@ -8,6 +8,7 @@ from torch import Tensor
 
 from kosmos2.api import questions
 from kosmos2.api.model import Kosmos2
+from kosmos2.engine.runner import Runner
 from kosmos2.errors import RequestError
 from kosmos2.images import Source
 from kosmos2.kernels.calibration import collect_moments, round_int4_calibrated
@@ -30,10 +31,11 @@ class CalibratedRounding:
     """
 
     def __init__(self, model: Kosmos2, run: Callable[[Kosmos2], object]) -> None:
-        if model.engine.runner.precision.is_quantized:
+        runner = model.engine.runner
+        if runner.precision.is_quantized or type(runner) is not Runner:
             raise RequestError(
-                f"a {model.engine.runner.precision} model cannot be calibrated with. "
-                "Load it in fp32 or bf16."
+                f"a {runner.precision} model cannot be calibrated with: its kernels do not tell "
+                "what a layer reads. Load it in fp32."
             )
         self._model = model
         self._run = run

@@ -108,7 +108,9 @@ def _rounding(source: str, dtype: NewDtype, pictures: Path | None) -> "Rounding"
     files = sorted(path for path in pictures.glob("*") if path.is_file())
     if not files:
         raise ImageError(f"there are no pictures in {pictures}")
-    return CalibratedRounding(Kosmos2.load(source), lambda model: look_around(model, files))
+    # In fp32 because only there every layer is one that tells what it reads (no native kernels).
+    model = Kosmos2.load(source, dtype="fp32")
+    return CalibratedRounding(model, lambda model: look_around(model, files))
 
 
 def _to_few_bits(

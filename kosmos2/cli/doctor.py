@@ -28,8 +28,15 @@ if TYPE_CHECKING:
 
 CORE = (
     "torch", "safetensors", "tokenizers", "pillow", "numpy", "typer", "rich", "huggingface_hub",
+    "pyyaml",
 )  # fmt: skip
-EXTRAS = {"scenes": "resvg_py"}
+EXTRAS = {
+    "scenes": "resvg_py",
+    "records": "pyarrow",
+    "cluster": "ray",
+    "grit": "spacy",
+    "detect": "transformers",
+}
 """Extra of this package -> the library it brings."""
 
 SAMPLE_TEXT = {

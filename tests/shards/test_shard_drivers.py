@@ -350,6 +350,8 @@ def start(folder: Path, *fault: str) -> subprocess.Popen[bytes]:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         start_new_session=True,
+        # Tests that run in the background may have inherited that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     while len(list(folder.glob("done/*.json"))) < 4:
         assert process.poll() is None
