@@ -45,8 +45,6 @@ class Web:
     answers: dict[str, Answer] = field(default_factory=dict)
     """By path; what has none is a picture."""
     robots: Answer = field(default_factory=lambda: answering(404))
-    at_once: int = 0
-    most_at_once: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -77,18 +75,12 @@ def serving() -> Iterator[Web]:
         def do_GET(self) -> None:
             self.close_connection = True
             with web.lock:
-                web.at_once += 1
-                web.most_at_once = max(web.most_at_once, web.at_once)
                 if self.path == "/robots.txt":
                     web.robots_asked += 1
                 else:
                     web.asked.append(self.path)
-            try:
-                with suppress(OSError):
-                    self.answer()(self)
-            finally:
-                with web.lock:
-                    web.at_once -= 1
+            with suppress(OSError):
+                self.answer()(self)
 
         def answer(self) -> Answer:
             if self.path == "/robots.txt":
