@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from kosmos2.annotate.plan import Plan, Task
@@ -15,7 +13,6 @@ from kosmos2.engine import StopReason
 from kosmos2.errors import RequestError
 from kosmos2.grounding.spans import GroundedText
 from kosmos2.records.record import Grounded, GroundedRecord, Provenance
-from kosmos2.sources.places import Place
 from kosmos2.sources.rows import Item
 from kosmos2.vocab.tokenizer import Tokenizer
 
@@ -98,7 +95,7 @@ def record_of(
         "ref_exps": _entries(grounded),
         "provenance": provenance,
     }
-    image, shard = _where(item.place, plan.base)
+    image, shard = item.place.in_record(plan.base) if item.place else (None, None)
     url = item.source.get("url")
     return GroundedRecord(
         **made,  # type: ignore[arg-type]
@@ -180,11 +177,3 @@ def _carried(source: Mapping[str, Any], caption: str) -> dict[str, Any]:
         if value is not None and not (key == "caption" and value.strip() == caption):
             kept[f"source_{key}"] = value
     return kept
-
-
-def _where(place: Place | None, base: Path) -> tuple[str | None, str | None]:
-    """Return (image, shard) as records have them: from the folder of the record's file on."""
-    if place is None or place.path is None or place.column is not None:
-        return None, None
-    path = Path(os.path.relpath(place.path, base)).as_posix()
-    return (path, None) if place.member is None else (place.member, path)

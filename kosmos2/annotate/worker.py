@@ -34,7 +34,7 @@ from kosmos2.images import load, open_picture
 from kosmos2.records.jsonl import text_of
 from kosmos2.records.record import GroundedRecord
 from kosmos2.shards import Unit
-from kosmos2.sources.places import Found, Place, gather, read
+from kosmos2.sources.places import Found, Place, bytes_of, gather
 from kosmos2.sources.rows import Item
 
 RECORDS, ERRORS = "records.jsonl", "errors.jsonl"
@@ -180,7 +180,7 @@ def _see(item: Item, plan: Plan, found: Place | Found | None, size: int) -> Seen
             raise RequestError(item.problem or "the row says nothing of a picture")
         if reason := lacking(item, plan):
             raise RequestError(reason)
-        data = _bytes_of(found)
+        data = bytes_of(found)
         if not data:
             raise ImageError("the file is empty")
         picture = open_picture(data)
@@ -195,19 +195,13 @@ def _see(item: Item, plan: Plan, found: Place | Found | None, size: int) -> Seen
     return Seen(ready.pixels_CYX, facts)
 
 
-def _bytes_of(found: Place | Found) -> bytes:
-    if isinstance(found, ImageError):
-        raise found
-    return found if isinstance(found, bytes) else read(found)
-
-
 def _picture_files(out: Path, makings: frozenset[Making], pair: tuple[Item, GroundedRecord]) -> str:
     """Write what is drawn and cut out of a picture, which is opened once more; return the fault."""
     item, record = pair
     assert item.place is not None
     try:
         (found,) = gather([item.place])
-        image = load(_bytes_of(found))
+        image = load(bytes_of(found))
     except Kosmos2Error as error:
         return one_line(error)
     grounded = record.grounded("ref_exps")

@@ -10,6 +10,7 @@ import typer
 
 from kosmos2.cli.asking import ModelChoice
 from kosmos2.cli.console import bar, complain, note, say
+from kosmos2.cli.jobs import SOME_FAILED, AddressOption, Driver, DriverOption, FreshOption
 from kosmos2.cli.options import Device, DeviceOption, Dtype, DtypeOption, ModelOption, SetOption
 from kosmos2.errors import RequestError
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from kosmos2.shards import Driver as Crews
     from kosmos2.sources.inputs import Looking
 
-SOME_FAILED = 3
-"""The exit code where some pictures have no record."""
 STOPPED = 130
 ROWS = "batch_size=32"
 """Rows that are answered at a time, where --set says nothing else."""
@@ -33,12 +32,6 @@ class Task(StrEnum):
     GROUND = "ground"
     FIND = "find"
     DESCRIBE = "describe"
-
-
-class Driver(StrEnum):
-    LOCAL = "local"
-    POOL = "pool"
-    RAY = "ray"
 
 
 SourceArgument = Annotated[
@@ -107,18 +100,11 @@ ErrorsOption = Annotated[
 ShardOption = Annotated[
     str, typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts, from 1.")
 ]
-DriverOption = Annotated[
-    Driver, typer.Option("--driver", help="This process, several, or a Ray cluster.")
-]
 WorkersOption = Annotated[
     int | None,
     typer.Option("--workers", help="Processes, each with the model; else one for each GPU."),
 ]
-AddressOption = Annotated[str | None, typer.Option("--address", help="Of a Ray cluster at work.")]
 KeepOption = Annotated[bool, typer.Option("--keep", help="Keep the folder OUTPUT.job.")]
-FreshOption = Annotated[
-    bool, typer.Option("--fresh", help="Throw away what an earlier run left, and begin anew.")
-]
 
 
 def annotate(

@@ -7,16 +7,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from kosmos2.cli.annotate import SOME_FAILED, Driver
-from kosmos2.cli.console import Bar, bar, note, say
+from kosmos2.cli.console import bar, say
 from kosmos2.cli.grit_download import download
+from kosmos2.cli.jobs import AddressOption, Driver, DriverOption, FreshOption, Watch, end
 from kosmos2.errors import RequestError
 
 if TYPE_CHECKING:
     from kosmos2.grit.build import Selected
     from kosmos2.grit.recipe import GritRecipe
     from kosmos2.grit.steps import Ledger
-    from kosmos2.shards import Done
 
 grit = typer.Typer(
     help="Captioned pictures into a grounded data set, as GRIT was made.",
@@ -54,17 +53,10 @@ ImagesOption = Annotated[
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", help="The first so many pairs.")]
 ShardSizeOption = Annotated[int, typer.Option("--shard-size", min=1, help="Pairs of a unit.")]
-DriverOption = Annotated[
-    Driver, typer.Option("--driver", help="This process, several, or a Ray cluster.")
-]
 WorkersOption = Annotated[
     int, typer.Option("--workers", min=1, help="Processes, each with parser and detector.")
 ]
 GpusOption = Annotated[int, typer.Option("--gpus", min=0, help="GPUs that they share.")]
-AddressOption = Annotated[str | None, typer.Option("--address", help="Of a Ray cluster at work.")]
-FreshOption = Annotated[
-    bool, typer.Option("--fresh", help="Throw away what an earlier run left, and begin anew.")
-]
 
 
 @grit.command(no_args_is_help=True)
@@ -103,13 +95,11 @@ def build(
         anew=fresh,
     )
     with bar("looking", 1) as progress:
-        watch = _Watch(progress)
+        watch = Watch(progress, "looking")
         selected = make(job, watch.saw, watch.begin)
     _show(selected, out)
-    if selected.summary is not None and selected.summary.quarantined:
-        for each in selected.summary.quarantined:
-            note(f"unit {each.name} failed every time: {each.reason.splitlines()[-1]}")
-        raise typer.Exit(SOME_FAILED)
+    if selected.summary is not None:
+        end(selected.summary.quarantined)
 
 
 @grit.command(no_args_is_help=True)
@@ -135,21 +125,6 @@ def select(
 
 
 grit.command(no_args_is_help=True)(download)
-
-
-class _Watch:
-    """Moves the bar as units are done."""
-
-    def __init__(self, progress: Bar) -> None:
-        self._bar = progress
-        self._done = self._total = 0
-
-    def begin(self, total: int) -> None:
-        self._total = total
-
-    def saw(self, done: "Done") -> None:
-        self._done += len(done.unit.items)
-        self._bar.reach(self._done, self._total, "looking")
 
 
 def _recipe(path: Path | None, overrides: list[str] | None) -> "GritRecipe":

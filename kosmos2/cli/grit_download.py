@@ -7,14 +7,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from kosmos2.cli.annotate import SOME_FAILED, Driver
-from kosmos2.cli.console import Bar, bar, note, say
+from kosmos2.cli.console import bar, say
+from kosmos2.cli.jobs import AddressOption, Driver, DriverOption, FreshOption, Watch, end
 from kosmos2.fetch import USER_AGENT, Limits
 
 if TYPE_CHECKING:
     from kosmos2.grit.download import Census, Download
     from kosmos2.grit.downloader import Columns
-    from kosmos2.shards import Done
 
 
 TableArgument = Annotated[
@@ -58,16 +57,9 @@ RetriesOption = Annotated[
 AgentOption = Annotated[
     str, typer.Option("--user-agent", help="Who asks: best with an address to complain to.")
 ]
-DriverOption = Annotated[
-    Driver, typer.Option("--driver", help="This process, several, or a Ray cluster.")
-]
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, help="Processes.")]
-AddressOption = Annotated[str | None, typer.Option("--address", help="Of a Ray cluster at work.")]
 PrivateOption = Annotated[
     bool, typer.Option("--allow-private", help="Also this machine and its own network.")
-]
-FreshOption = Annotated[
-    bool, typer.Option("--fresh", help="Throw away what an earlier run left, and begin anew.")
 ]
 
 
@@ -133,24 +125,9 @@ def _run(job: "Download") -> None:
     from kosmos2.grit.download import download as have
 
     with bar("downloading", job.limit) as progress:
-        census = have(job, _Watch(progress, job.limit).saw)
+        census = have(job, Watch(progress, "downloading", job.limit).saw)
     _show(census, job.out)
-    if census.quarantined:
-        for each in census.quarantined:
-            note(f"unit {each.name} failed every time: {each.reason.splitlines()[-1]}")
-        raise typer.Exit(SOME_FAILED)
-
-
-class _Watch:
-    """Moves the bar as units are done."""
-
-    def __init__(self, progress: Bar, total: int | None) -> None:
-        self._bar, self._total = progress, total
-        self._rows = 0
-
-    def saw(self, done: "Done") -> None:
-        self._rows += len(done.unit.items)
-        self._bar.reach(self._rows, self._total, "downloading")
+    end(census.quarantined)
 
 
 def _show(census: "Census", out: Path) -> None:

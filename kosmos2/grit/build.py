@@ -5,6 +5,7 @@
     OUT/records.jsonl    the data set
     OUT/dropped.jsonl    {"id", "reason", "detail"} of each pair that gave no record
     OUT/funnel.json      how many pairs, phrases and boxes came in, went out, and why not
+    OUT/runs.jsonl       of each run that looked at pairs: when, how long, how many
 
 Looking costs hours and depends on the source, the detector and the words that are looked for.
 Choosing costs seconds and depends on thresholds and the like: other ones do not look again.
@@ -16,6 +17,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -36,6 +38,7 @@ from kosmos2.sources.inputs import Looking, items, read_list, write_list
 from kosmos2.sources.rows import Item
 
 RECIPE, RECORDS, DROPPED, FUNNEL = "recipe.json", "records.jsonl", "dropped.jsonl", "funnel.json"
+RUNS = "runs.jsonl"
 UNIT = 256
 """Pairs of a unit, unless a recipe's user says otherwise."""
 
@@ -87,6 +90,7 @@ def build(job: Build, tell: Callable[[Done], None], total: Callable[[int], None]
             driver=job.driver,
             on_done=tell,
         )
+        _note_run(job, summary)
         return replace(_choose(folder, job.out, job.recipe), summary=summary)
 
 
@@ -151,6 +155,24 @@ def _changed(one: GritRecipe, other: GritRecipe) -> list[str]:
     ]
 
 
+def _note_run(job: Build, summary: Summary) -> None:
+    """Add a line about a run to its list, for the report; a run that found all done is none."""
+    if not (summary.made or summary.quarantined):
+        return
+    told = {
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(summary.seconds, 3),
+        "worked": round(summary.worked, 3),
+        "waited": round(summary.waited, 3),
+        "workers": job.driver.workers,
+        "units": summary.made,
+        "kept": summary.kept,
+        "quarantined": len(summary.quarantined),
+    }
+    with (job.out / RUNS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(told) + "\n")
+
+
 def _list(job: Build, looking: Looking, folder: JobFolder) -> tuple[Path, int]:
     """Return the list of pairs and their number; once written it stays as it is."""
     path = folder.path / "parts" / "pairs.jsonl"
@@ -205,8 +227,7 @@ def _all_looked(folder: JobFolder, names: Iterable[str]) -> Iterator[Looked | Di
 
 
 def _provenance(folder: JobFolder, recipe: GritRecipe) -> Provenance:
-    known = _read_json(folder.path / "job.json") or {}
-    detector = dict(known["detector"])
+    detector = dict(folder.settings["detector"])
     return Provenance(
         model=detector.pop("model", detector.get("detector", "unknown")),
         weights=detector.pop("weights", None),
@@ -217,7 +238,7 @@ def _provenance(folder: JobFolder, recipe: GritRecipe) -> Provenance:
             "threshold": recipe.linking.threshold,
             "nms_iou": recipe.linking.nms_iou,
         },
-        code=known["code"],
+        code=folder.settings["code"],
     )
 
 

@@ -31,7 +31,7 @@ from kosmos2.grit.downloader import BYTES, SUCCESS, Columns, Downloader, Numbere
 from kosmos2.grit.filters import perceptual_hash
 from kosmos2.grit.polite import Politeness
 from kosmos2.records import store
-from kosmos2.records.jsonl import Row, warn_unfinished
+from kosmos2.records.jsonl import Row, finished
 from kosmos2.shards import Done, Driver, JobFolder, Outcome, Quarantined, Unit, run
 from kosmos2.sources.containers import rows_of_csv
 
@@ -168,14 +168,7 @@ def _units(job: Download) -> Iterator[Unit]:
 
 
 def _rows(table: Path) -> Iterator[Row]:
-    if _is_text(table):
-        yield from rows_of_csv(table)
-        return
-    for row in store.rows(table):
-        if row.unfinished:
-            warn_unfinished(row)
-        else:
-            yield row
+    return rows_of_csv(table) if _is_text(table) else finished(store.rows(table))
 
 
 def _clear(out: Path) -> None:

@@ -152,8 +152,8 @@ def look(
     Counted is what is dropped here; what goes on is counted where it ends, in `Selection`.
     """
     funnel.pairs.entered += len(pairs)
-    reasons = [refuse_pair(each.caption, *_size(each), recipe.filters) or None for each in pairs]
-    able = [pair for pair, reason in zip(pairs, reasons, strict=True) if reason is None]
+    reasons = [refuse_pair(each.caption, *_size(each), recipe.filters) for each in pairs]
+    able = [pair for pair, reason in zip(pairs, reasons, strict=True) if not reason]
     parses = parser.parse(pair.caption for pair in able)
     wanted = [
         (pair, _wanted(parse, recipe, funnel)) for pair, parse in zip(able, parses, strict=True)
@@ -166,7 +166,7 @@ def look(
         ]
     )
     return [
-        next(looked) if reason is None else _discarded(pair.id, reason, funnel)
+        _discarded(pair.id, reason, funnel) if reason else next(looked)
         for pair, reason in zip(pairs, reasons, strict=True)
     ]
 

@@ -28,7 +28,7 @@ from kosmos2.grit.steps import Discarded, Funnel, Looked, Pair, look
 from kosmos2.images import open_picture
 from kosmos2.records.record import GroundedRecord
 from kosmos2.shards import Unit
-from kosmos2.sources.places import Found, Place, gather, read
+from kosmos2.sources.places import Found, Place, bytes_of, gather
 from kosmos2.sources.rows import Item
 
 LOOKED = "looked.jsonl.gz"
@@ -37,8 +37,8 @@ TOGETHER = 32
 LONGEST_SIDE = 1333
 """Pixels to which a picture is shrunk before it waits for the detector: none of them reads more."""
 
-Bytes = bytes | Place | Kosmos2Error
-"""What `prepare` leaves of an item: bytes, where a file's bytes will be, or why there are none."""
+Bytes = bytes | Kosmos2Error
+"""What `prepare` leaves of an item: the bytes of its picture, or why there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Looker:
     def prepare(self, unit: Unit) -> list[Bytes]:
         """Return the bytes of each picture as its file has them: decoded they would fill memory."""
         ready = iter(gather([item.place for item in unit.items if item.place is not None]))
-        found: list[Place | Found | Kosmos2Error] = [
+        found: list[Place | Found] = [
             ImageError(item.problem or "the row names no picture")
             if item.place is None
             else next(ready)
@@ -127,9 +127,9 @@ def _writer(path: Path) -> gzip.GzipFile:
     return gzip.GzipFile(path, "wb", compresslevel=5, mtime=0)
 
 
-def _bytes(found: Place | Found | Kosmos2Error) -> Bytes:
+def _bytes(found: Place | Found) -> Bytes:
     try:
-        return read(found) if isinstance(found, Place) else found
+        return bytes_of(found)
     except Kosmos2Error as error:
         return error
 
@@ -142,14 +142,15 @@ def _pair(item: Item, data: Bytes, base: Path) -> Pair | Discarded:
     try:
         if isinstance(data, Kosmos2Error):
             raise data
-        assert isinstance(data, bytes)
         picture = open_picture(data)
     except Kosmos2Error as error:
         return Discarded(id, "no picture", one_line(f"{item.name}: {error}"))
+    image, shard = item.place.in_record(base) if item.place else (None, None)
+    where = {"image": image, "shard": shard}
     record = GroundedRecord.from_dict(
         {
             "id": item.id,
-            **_where(item, base),
+            **{key: value for key, value in where.items() if value is not None},
             "sha256": hashlib.sha256(data).hexdigest(),
             "width": picture.width,
             "height": picture.height,
@@ -159,18 +160,8 @@ def _pair(item: Item, data: Bytes, base: Path) -> Pair | Discarded:
             **{key: value for key, value in item.source.items() if key not in _OURS},
         }
     )
-    image = picture.image
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BICUBIC)
-    return Pair(id=id, caption=item.caption, image=image, record=record)
+    picture.image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BICUBIC)
+    return Pair(id=id, caption=item.caption, image=picture.image, record=record)
 
 
 _OURS = ("id", "image", "shard", "width", "height", "caption", "noun_chunks", "ref_exps")
-
-
-def _where(item: Item, base: Path) -> dict[str, str]:
-    """Return the fields that say where a picture is, paths from the folder of the output on."""
-    place = item.place
-    if place is None or place.path is None or place.column is not None:
-        return {}
-    path = Path(os.path.relpath(place.path, base)).as_posix()
-    return {"image": path} if place.member is None else {"image": place.member, "shard": path}

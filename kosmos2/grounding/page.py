@@ -34,10 +34,8 @@ class PageItem:
     note: str = ""
 
 
-def page(items: Sequence[PageItem]) -> str:
-    """Return the HTML of a page with one card for each picture."""
-    title = items[0].name if len(items) == 1 else f"{len(items)} grounded pictures"
-    cards = "\n".join(card(number, item) for number, item in enumerate(items))
+def head(title: str, style: str = "") -> str:
+    """Return a page down to the end of its head: self-contained, light and dark."""
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -46,8 +44,15 @@ def page(items: Sequence[PageItem]) -> str:
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">
 <title>{escape(title)}</title>
-<style>{STYLE}</style>
-</head>
+<style>{STYLE}{style}</style>
+</head>"""
+
+
+def page(items: Sequence[PageItem]) -> str:
+    """Return the HTML of a page with one card for each picture."""
+    title = items[0].name if len(items) == 1 else f"{len(items)} grounded pictures"
+    cards = "\n".join(card(number, item) for number, item in enumerate(items))
+    return f"""{head(title)}
 <body>
 <header><h1>{escape(title)}</h1>
 <p>Point at a phrase to see where it is in the picture, or at a box to see what it is called.</p>

@@ -58,9 +58,13 @@ def record_of(row: Row) -> GroundedRecord:
         raise RecordError(f"{row.where}: {error}") from error
 
 
-def warn_unfinished(row: Row) -> None:
-    """Say that a store ends early."""
-    warnings.warn(f"{row.where}: {row.problem}; what is before it was read", stacklevel=3)
+def finished(rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield the rows but for an unfinished end, of which a warning tells."""
+    for row in rows:
+        if row.unfinished:
+            warnings.warn(f"{row.where}: {row.problem}; what is before it was read", stacklevel=2)
+        else:
+            yield row
 
 
 def rows(path: Path) -> Iterator[Row]:

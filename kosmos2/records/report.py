@@ -9,8 +9,8 @@ from html import escape
 from PIL import Image, ImageOps
 
 from kosmos2.errors import RecordError
-from kosmos2.grounding.page import POLICY, PageItem, card
-from kosmos2.grounding.page_assets import SCRIPT, STYLE
+from kosmos2.grounding.page import PageItem, card, head
+from kosmos2.grounding.page_assets import SCRIPT
 from kosmos2.grounding.spans import GroundedText
 from kosmos2.records.pictures import Pictures
 from kosmos2.records.record import GroundedRecord
@@ -59,16 +59,7 @@ def report(stats: Stats, *, source: str, items: Sequence[PageItem]) -> str:
         ("What is named", "stacks", [_held(stats), *ranks] if stats.records else ranks),
         ("Some of them", "cards", cards),
     ]
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">
-<title>{escape(title)}</title>
-<style>{STYLE}{_STYLE}</style>
-</head>
+    return f"""{head(title, _STYLE)}
 <body>
 <header><h1>{escape(title)}</h1>
 <p>Boxes and spans are those of the referring expressions, or of the noun chunks where a record has

@@ -18,7 +18,7 @@ from typing import Protocol, Self
 
 from kosmos2.errors import RecordError
 from kosmos2.records import jsonl, parquet, webdataset
-from kosmos2.records.jsonl import JsonlWriter, Row, record_of, warn_unfinished
+from kosmos2.records.jsonl import JsonlWriter, Row, finished, record_of
 from kosmos2.records.parquet import Columns, Layout, ParquetWriter
 from kosmos2.records.pictures import Pictures
 from kosmos2.records.record import GroundedRecord
@@ -55,11 +55,7 @@ def read(path: Path) -> Iterator[GroundedRecord]:
 
     Pictures' paths start from `root_of(path)`. An unfinished end is left out with a warning.
     """
-    for row in rows(path):
-        if row.unfinished:
-            warn_unfinished(row)
-        else:
-            yield checked(row)
+    yield from map(checked, finished(rows(path)))
 
 
 def rows(path: Path) -> Iterator[Row]:

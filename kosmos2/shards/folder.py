@@ -41,6 +41,7 @@ class JobFolder:
 
     def __init__(self, path: Path, settings: Mapping[str, Any], lock: int) -> None:
         self.path = path
+        self.settings = settings
         self.fingerprint = _fingerprint(settings)
         self._lock: int | None = lock
         self._making = path / "making" / uuid.uuid4().hex[:12]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,13 @@ class Place:
     """Row group of the table, and the row in it."""
     url: str | None = None
 
+    def in_record(self, base: Path) -> tuple[str | None, str | None]:
+        """Return (image, shard) as records have them, paths from the folder `base` on."""
+        if self.path is None or self.column is not None:
+            return None, None
+        path = Path(os.path.relpath(self.path, base)).as_posix()
+        return (path, None) if self.member is None else (self.member, path)
+
 
 Found = bytes | ImageError
 """What a picture's place held: its bytes, or why there are none."""
@@ -60,6 +68,13 @@ def gather(places: Sequence[Place]) -> list[Place | Found]:
         for index in wanted:
             ready[index] = _in_tar(places[index], members)
     return ready
+
+
+def bytes_of(found: Place | Found) -> bytes:
+    """Return the bytes of what `gather` left; ImageError says why there are none."""
+    if isinstance(found, ImageError):
+        raise found
+    return found if isinstance(found, bytes) else read(found)
 
 
 def read(place: Place) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 from kosmos2.errors import RecordError
 from kosmos2.records.formats.format import KEPT, Feature, Format, Reader, Reading, Writing, each
 from kosmos2.records.formats.objects import image_of
-from kosmos2.records.jsonl import JsonlWriter, Row, warn_unfinished
+from kosmos2.records.jsonl import JsonlWriter, Row, finished
 from kosmos2.records.record import GroundedRecord
 from kosmos2.records.store import (
     Kind,
@@ -32,7 +32,7 @@ def reader_of(kind: Kind) -> Reader:
         def record(row: Row) -> GroundedRecord:
             return _found(checked(row), root_of(path), reading)
 
-        named = ((row.where, row) for row in _finished(rows_of_kind(path, kind)))
+        named = ((row.where, row) for row in finished(rows_of_kind(path, kind)))
         return each(named, record, reading.refuse)
 
     return read
@@ -70,14 +70,6 @@ def _write_each(records: Iterable[GroundedRecord], writer: Sink, writing: Writin
             writer.write(record)
         except RecordError as error:
             writing.refuse(f"record {record.id}", error)
-
-
-def _finished(rows: Iterator[Row]) -> Iterator[Row]:
-    for row in rows:
-        if row.unfinished:
-            warn_unfinished(row)
-        else:
-            yield row
 
 
 def _found(record: GroundedRecord, root: Path, reading: Reading) -> GroundedRecord:
