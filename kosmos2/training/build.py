@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from kosmos2.data.lessons import Teacher
+from kosmos2.data.recipe import SourceRecipe
 from kosmos2.data.sources import RecordSource, SceneSource, Source
 from kosmos2.model.config import ModelConfig
 from kosmos2.model.network import Network
@@ -18,7 +19,7 @@ from kosmos2.scenes.gallery import Sprites
 from kosmos2.scenes.maker import SceneMaker
 from kosmos2.scenes.recipe import Crowd, SceneRecipe
 from kosmos2.training.initialise import initialise
-from kosmos2.training.recipe import SourceRecipe, TrainRecipe
+from kosmos2.training.recipe import TrainRecipe
 from kosmos2.vocab.tokenizer import Tokenizer, train_tokenizer
 
 VOCABULARY_SCENES = 3000

@@ -5,26 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from kosmos2.data.recipe import SourceRecipe, check_at_least
 from kosmos2.errors import ConfigError
 from kosmos2.model.config import ModelConfig
-from kosmos2.scenes.recipe import Crowd
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceRecipe(Crowd):
-    """One source of the mixture: live scenes (of that crowd), or a JSONL of grounded records."""
-
-    kind: Literal["scenes", "records"]
-    weight: float = 1.0
-    path: str = ""
-    """records: the JSONL; the pictures' paths are relative to its folder."""
-    max_lessons: int = 6
-    """scenes: caption, phrases and questions behind one picture; 0 trains the tower alone."""
-
-    def __post_init__(self) -> None:
-        if self.kind == "records" and not self.path:
-            raise ConfigError("sources: kind 'records' needs `path`, the JSONL of the records")
-        _check_at_least("sources", self, 0, "weight", "max_lessons")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +28,7 @@ class LossRecipe:
     """Weight of what every patch shows (live scenes only), a teacher for the vision tower."""
 
     def __post_init__(self) -> None:
-        _check_at_least("loss", self, 0, "location_weight", "location_spread", "patch_weight")
+        check_at_least("loss", self, 0, "location_weight", "location_spread", "patch_weight")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +47,8 @@ class OptimizerRecipe:
     """Batches whose gradients make one step."""
 
     def __post_init__(self) -> None:
-        _check_at_least("optimizer", self, 1, "steps", "batch_size", "accumulation")
-        _check_at_least("optimizer", self, 0, "weight_decay", "final_share")
+        check_at_least("optimizer", self, 1, "steps", "batch_size", "accumulation")
+        check_at_least("optimizer", self, 0, "weight_decay", "final_share")
         for name in ("learning_rate", "eps", "clip"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"optimizer.{name} ({getattr(self, name)}) must be above 0")
@@ -92,8 +75,8 @@ class RunRecipe:
 
     def __post_init__(self) -> None:
         counts = ("log_every", "checkpoint_every", "evaluate_every", "evaluation_scenes")
-        _check_at_least("run", self, 1, *counts, "preview_scenes", "pad_multiple")
-        _check_at_least("run", self, 0, "workers")
+        check_at_least("run", self, 1, *counts, "preview_scenes", "pad_multiple")
+        check_at_least("run", self, 0, "workers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,14 +96,7 @@ class TrainRecipe:
     run: RunRecipe = field(default_factory=RunRecipe)
 
     def __post_init__(self) -> None:
-        _check_at_least("recipe", self, 0, "seed")
-        _check_at_least("recipe", self, 1, "num_pieces", "bins")
+        check_at_least("recipe", self, 0, "seed")
+        check_at_least("recipe", self, 1, "num_pieces", "bins")
         if not self.sources:
             raise ConfigError("a recipe needs at least one of [[sources]]")
-
-
-def _check_at_least(table: str, recipe: object, least: int, *names: str) -> None:
-    for name in names:
-        value = getattr(recipe, name)
-        if not value >= least:  # so that NaN is refused too
-            raise ConfigError(f"{table}.{name} ({value}) must be at least {least}")
