@@ -148,6 +148,7 @@ def _refuse_taken(job: Job) -> None:
     """Refuse to write over what is there, unless it is of this job or shall be replaced."""
     if job.anew or (job.folder / "job.json").is_file():
         return
+    JobFolder.sweep(job.folder)
     for path in (job.outputs.records, job.outputs.errors):
         if path.exists():
             raise RequestError(

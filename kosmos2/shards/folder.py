@@ -83,6 +83,13 @@ class JobFolder:
             os.close(lock)
         return cls.open(path, settings)
 
+    @classmethod
+    def sweep(cls, path: Path) -> None:
+        """Remove what is left of a folder whose run was killed while it removed it."""
+        is_ours = (path / "lock").is_file() or (path.is_dir() and not any(path.iterdir()))
+        if is_ours and not (path / "job.json").exists():
+            cls(path, {}, _locked(path)).remove()
+
     def __enter__(self) -> Self:
         return self
 

@@ -187,6 +187,25 @@ def test_a_removal_cut_short_leaves_a_job_that_goes_on(
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize("left", [("parts", "lock"), ("lock",), ()])
+def test_sweeping_takes_what_a_removal_left_and_no_job_and_nothing_else(
+    folder: Path, left: tuple[str, ...], tmp_path: Path
+) -> None:
+    before = contents(folder)
+    JobFolder.sweep(folder)
+    assert contents(folder) == before
+    for path in folder.iterdir():
+        if path.name not in left:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    JobFolder.sweep(folder)
+    assert not folder.exists()
+    somebodys = tmp_path / "somebodys/parts"
+    somebodys.mkdir(parents=True)
+    JobFolder.sweep(somebodys.parent)
+    JobFolder.sweep(tmp_path / "nothing")
+    assert somebodys.is_dir()
+
+
 def test_a_run_that_finds_its_folder_removed_while_it_waits_for_the_lock_begins_anew(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
