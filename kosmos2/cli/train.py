@@ -11,7 +11,7 @@ from kosmos2.cli.console import bar, note, say
 
 if TYPE_CHECKING:
     from kosmos2.training.evaluate import Evaluation
-    from kosmos2.training.trainer import Progress
+    from kosmos2.training.meter import Progress
 
 
 def train(

@@ -14,7 +14,7 @@ from kosmos2.vocab.special import Vocabulary
 
 
 class Losses(NamedTuple):
-    """Of one batch. A tuple, because parallel wrappers look for tensors in what a module returns."""
+    """Of one batch. A tuple, for parallel wrappers look for tensors in what a module returns."""
 
     objective: Tensor
     """What is minimised: this batch's share of the step's mean."""

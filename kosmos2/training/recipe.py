@@ -45,6 +45,8 @@ class OptimizerRecipe:
     batch_size: int = 32
     accumulation: int = 1
     """Batches whose gradients make one step."""
+    decayed: Literal["matrices", "all"] = "matrices"
+    """What weight decay pulls on: not the norms, biases and class token, or all weights."""
 
     def __post_init__(self) -> None:
         check_at_least("optimizer", self, 1, "steps", "batch_size", "accumulation")
@@ -59,6 +61,100 @@ class OptimizerRecipe:
                 f"optimizer.warmup_steps ({self.warmup_steps}) must lie in 0..steps ({self.steps})"
             )
 
+    @property
+    def samples(self) -> int:
+        """Of one step, over all its batches and ranks."""
+        return self.batch_size * self.accumulation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartsRecipe:
+    """What is trained, and how fast: factors of the learning rate; 0 freezes, to the bit."""
+
+    vision: float = 1.0
+    resampler: float = 1.0
+    decoder: float = 1.0
+    embedding: float = 1.0
+    decoder_blocks: tuple[int, ...] = ()
+    """First and last block that are trained, counted from 0; without: all, and the last norm."""
+    embedding_rows: Literal["all", "locations"] = "all"
+    """Rows of the embedding that are trained: of every token, or of the location tokens alone."""
+
+    def __post_init__(self) -> None:
+        check_at_least("parts", self, 0, "vision", "resampler", "decoder", "embedding")
+        match self.decoder_blocks:
+            case ():
+                pass
+            case (first, last) if 0 <= first <= last:
+                pass
+            case _:
+                raise ConfigError(
+                    f"parts.decoder_blocks ({list(self.decoder_blocks)}) must be the numbers of "
+                    "the first and the last block that are trained, such as [20, 23]"
+                )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraRecipe:
+    """Low-rank layers beside frozen ones (Hu et al. 2021): W x + alpha / rank * up (down x)."""
+
+    rank: int = 0
+    """0: no such layers."""
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("decoder.blocks.*",)
+    """Linear layers by our names, with `*` for anything: "decoder.blocks.*.query"."""
+    also: tuple[Literal["vision", "resampler", "decoder", "embedding"], ...] = ()
+    """Parts that are trained whole beside them, as [parts] says; all others are frozen."""
+
+    def __post_init__(self) -> None:
+        check_at_least("lora", self, 0, "rank")
+        if not self.alpha > 0:
+            raise ConfigError(f"lora.alpha ({self.alpha}) must be above 0")
+        if self.rank and not self.targets:
+            raise ConfigError("lora.targets is empty, so there is nothing for lora.rank to act on")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParallelRecipe:
+    """How processes that torchrun started share the work, and what is traded for memory."""
+
+    kind: Literal["none", "ddp", "fsdp"] = "none"
+    """ddp: every process holds all weights; fsdp: each holds a part of every block (FSDP2)."""
+    recompute: Literal["none", "blocks"] = "none"
+    """blocks: activations inside a block are computed again in the backward pass, not kept."""
+    compile: Literal["none", "blocks"] = "none"
+    """blocks: every block goes through torch.compile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointsRecipe:
+    """Which of the checkpoints that `run.checkpoint_every` makes stay."""
+
+    keep: int = 2
+    """The last ones."""
+    keep_every: int = 0
+    """Those of every so many steps stay too; 0: none."""
+    asynchronous: bool = False
+    """The files are written in the background; training goes on from a copy in memory."""
+
+    def __post_init__(self) -> None:
+        check_at_least("checkpoints", self, 1, "keep")
+        check_at_least("checkpoints", self, 0, "keep_every")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptRecipe:
+    """How the model of `start_from` is changed before it is trained; 0 leaves it as it is."""
+
+    image_size: int = 0
+    num_latents: int = 0
+    bins: int = 0
+    vocabulary: Literal["keep", "learn"] = "keep"
+    """learn: `num_pieces` pieces are learnt from the sources; rows of known pieces are kept."""
+
+    def __post_init__(self) -> None:
+        check_at_least("adapt", self, 0, "image_size", "num_latents", "bins")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecipe:
@@ -72,11 +168,14 @@ class RunRecipe:
     preview_scenes: int = 8
     pad_multiple: int = 16
     """Rows are padded to a multiple of this many positions."""
+    max_tokens: int = 0
+    """Most positions of a batch, padding included: a rank's rows are sorted by length and cut so.
+    0: batches of `optimizer.batch_size` rows."""
 
     def __post_init__(self) -> None:
         counts = ("log_every", "checkpoint_every", "evaluate_every", "evaluation_scenes")
         check_at_least("run", self, 1, *counts, "preview_scenes", "pad_multiple")
-        check_at_least("run", self, 0, "workers")
+        check_at_least("run", self, 0, "workers", "max_tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +189,15 @@ class TrainRecipe:
     scenes: ScenesRecipe
     sources: tuple[SourceRecipe, ...]
     start_from: str = ""
-    """Folder of a finished run of the same sizes whose weights are the first ones here."""
+    """Whose weights are the first ones here: the folder of a run of the same sizes, or a model as
+    --model takes it, whose sizes and vocabulary then go before [model], `bins`, `num_pieces`."""
+    adapt: AdaptRecipe = field(default_factory=AdaptRecipe)
     loss: LossRecipe = field(default_factory=LossRecipe)
     optimizer: OptimizerRecipe
+    parts: PartsRecipe = field(default_factory=PartsRecipe)
+    lora: LoraRecipe = field(default_factory=LoraRecipe)
+    parallel: ParallelRecipe = field(default_factory=ParallelRecipe)
+    checkpoints: CheckpointsRecipe = field(default_factory=CheckpointsRecipe)
     run: RunRecipe = field(default_factory=RunRecipe)
 
     def __post_init__(self) -> None:

@@ -23,8 +23,9 @@ from kosmos2.scenes.gallery import Sprites
 from kosmos2.training import build, checkpoint, journal
 from kosmos2.training.curve import write_curve
 from kosmos2.training.evaluate import Evaluation, Examiner
+from kosmos2.training.meter import Progress
 from kosmos2.training.recipe import TrainRecipe
-from kosmos2.training.trainer import Progress, Trainer
+from kosmos2.training.trainer import Trainer
 from kosmos2.vocab.tokenizer import Tokenizer
 from kosmos2.weights import huggingface
 

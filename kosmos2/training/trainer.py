@@ -3,44 +3,30 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kosmos2 import images
 from kosmos2.data.collate import Batch
 from kosmos2.data.lessons import Teacher
 from kosmos2.data.mixture import Mixture, batches
 from kosmos2.data.sources import Source
 from kosmos2.errors import TrainingError, one_line
 from kosmos2.model.network import Network
-from kosmos2.training import checkpoint, journal
+from kosmos2.training import checkpoint, failure, journal
+from kosmos2.training.flops import forward_flops, load_of, peak_of, training_flops
+from kosmos2.training.learner import Learner
 from kosmos2.training.loss import Losses, PatchHead, TargetLoss
+from kosmos2.training.meter import Meter, Progress
+from kosmos2.training.ranks import ALONE
 from kosmos2.training.recipe import TrainRecipe
 from kosmos2.training.schedule import learning_rate, optimizer_of
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """What the last steps were like; one line of `log.jsonl`. Losses in nats per target."""
-
-    step: int
-    pictures: int
-    text_loss: float
-    location_loss: float
-    patch_loss: float
-    learning_rate: float
-    gradient_norm: float
-    pictures_per_second: float
-    waiting_share: float
-    """Share of the time in which the step waited for data."""
 
 
 class Trainer:
@@ -60,12 +46,12 @@ class Trainer:
         self.teacher = teacher
         self.sources = sources
         self.device = next(network.parameters()).device
-        self.patch_head = PatchHead(
-            recipe.model.vision.width, len(recipe.scenes.nouns), recipe.bins
-        ).to(self.device)
-        self.trained = nn.ModuleDict({"network": network, "patch_head": self.patch_head})
-        self.optimizer = optimizer_of(self.trained, recipe.optimizer)
+        self.ranks = ALONE
         self.loss = TargetLoss(recipe.loss, teacher.vocabulary, self.device)
+        head = PatchHead(network.config.vision.width, len(recipe.scenes.nouns), recipe.bins)
+        self.trained = Learner(network, head.to(self.device), self.loss)
+        self.optimizer = optimizer_of(self.trained, recipe.optimizer)
+        self.peak = peak_of(self.device)
         self.step = 0
 
     def resume(self) -> None:
@@ -119,17 +105,23 @@ class Trainer:
         The checkpoint comes last: a run killed while it evaluates goes back and does it again.
         """
         recipe, run = self.recipe, self.recipe.run
-        meter = _Meter()
+        meter = Meter(self.ranks)
         self.network.train()
         for group in self._groups():
             rate = learning_rate(recipe.optimizer, self.step)
             norm = self._update(group, rate, meter)
             self.step += 1
             if self._is_due(run.log_every):
-                progress = meter.progress(self.step, recipe, rate, norm)
+                progress = meter.progress(
+                    step=self.step,
+                    samples=self.step * recipe.optimizer.samples,
+                    rate=rate,
+                    norm=norm,
+                    peak=self.peak,
+                )
                 journal.append(self.folder / journal.LOG, progress)
                 report(progress)
-                meter = _Meter()
+                meter = Meter(self.ranks)
             if self._is_due(run.evaluate_every):
                 self.network.eval()
                 evaluate(self.step)
@@ -158,41 +150,57 @@ class Trainer:
                 yield group
                 group = []
 
-    def _update(self, group: list[Batch], rate: float, meter: _Meter) -> Tensor:
-        meter.data_arrived()
+    def _update(self, batches: list[Batch], rate: float, meter: Meter) -> Tensor:
+        """Take one step, and return the norm of the gradient before it was clipped."""
+        meter.data_arrived(batches, self._flops(batches))
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        for batch in group:
-            losses = self.losses(batch.to(self.device))
-            (losses.objective / len(group)).backward()  # type: ignore[no-untyped-call]
-            meter.count(losses, len(batch.ids_BT))
+        moved = [batch.to(self.device) for batch in batches]
+        totals_3 = self.totals(moved)
+        objectives = []
+        for batch in moved:
+            losses = self.losses(batch, totals_3)
+            losses.objective.backward()  # type: ignore[no-untyped-call]
+            meter.count(losses)
+            objectives.append(losses.objective.detach())
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimizer.clip)
-        if not torch.isfinite(norm):
-            raise TrainingError(
-                f"step {self.step + 1}: the gradient is not finite ({norm.item()}). Start a new "
-                f'run with a lower learning rate; start_from = "{self.folder}" gives it the '
-                "weights of the last checkpoint."
-            )
+        self._check_finite(moved, objectives, norm)
         self.optimizer.step()
         meter.step_done()
         return norm
 
-    def losses(self, batch: Batch) -> Losses:
+    def totals(self, batches: list[Batch]) -> Tensor:
+        """Return totals_3 of the step: what the sums of all its batches are divided by."""
+        each = [
+            self.loss.totals(batch.target_L, batch.noun_BP, batch.sides_BP4) for batch in batches
+        ]
+        return self.ranks.sum(torch.stack(each).sum(0))
+
+    def losses(self, batch: Batch, totals_3: Tensor) -> Losses:
         """Return the losses of a batch on this device."""
-        network = self.network
         with self._precision(), self._attention():
-            features_NPE = network.vision(images.normalise(batch.pixels_BCYX))
-            patch_loss = self.patch_head(features_NPE, batch.noun_BP, batch.sides_BP4)
-            if len(batch.target_L):
-                latents_BQD = network.resampler(features_NPE)
-                embeds_BTD = network.embed(batch.ids_BT, batch.image_mask_BT, latents_BQD)
-                hidden_BTD = network.decode(embeds_BTD, batch.positions_BT, batch.attention_mask())
-                hidden_LD = hidden_BTD.flatten(0, 1)[batch.source_L]
-            else:  # the tower alone
-                hidden_LD = features_NPE.new_zeros(0, network.config.text.width)
-            logits_LV = network.logits(hidden_LD)
-        return self.loss(logits_LV, batch.target_L, patch_loss)
+            losses: Losses = self.trained(batch, totals_3)
+        return losses
+
+    def _check_finite(self, batches: list[Batch], objectives: list[Tensor], norm: Tensor) -> None:
+        """End the run before weights change, and leave the batches behind."""
+        loss = self.ranks.sum(torch.stack(objectives).sum())
+        if torch.isfinite(loss + norm):
+            return
+        found = failure.Failure(
+            step=self.step + 1,
+            objectives=[each.item() for each in objectives],
+            batches=batches,
+        )
+        path = failure.write(self.folder, self.ranks.rank, found)
+        raise TrainingError(
+            failure.not_finite(found.step, loss.item(), norm.item(), self.folder, path)
+        )
+
+    def _flops(self, batches: list[Batch]) -> float:
+        flops = forward_flops(self.network.config, load_of(batches))
+        return training_flops(flops, vision=True, resampler=True, decoder=True)
 
     def _precision(self) -> AbstractContextManager[object]:
         if self.recipe.run.precision == "fp32":
@@ -202,59 +210,6 @@ class Trainer:
     def _attention(self) -> AbstractContextManager[object]:
         """On a CPU the plain form: its backward pass takes less time than the fused one's."""
         return sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()
-
-
-class _Meter:
-    """Sums over the steps since the last line of the log, and where their time went.
-
-    Checkpoints and evaluations are neither work nor waiting.
-    """
-
-    def __init__(self) -> None:
-        self.waited = self.worked = 0.0
-        self.pictures = 0
-        self.sums = [torch.zeros(()) for _ in range(5)]
-        self._since = time.perf_counter()
-
-    def start_waiting(self) -> None:
-        self._lap()
-
-    def data_arrived(self) -> None:
-        self.waited += self._lap()
-
-    def step_done(self) -> None:
-        self.worked += self._lap()
-
-    def count(self, losses: Losses, pictures: int) -> None:
-        parts = (
-            losses.text_sum,
-            losses.text_count,
-            losses.location_sum,
-            losses.location_count,
-            losses.patch_loss * pictures,
-        )
-        # They stay on the device: reading them here would make it wait.
-        self.sums = [total + part for total, part in zip(self.sums, parts, strict=True)]
-        self.pictures += pictures
-
-    def progress(self, step: int, recipe: TrainRecipe, rate: float, norm: Tensor) -> Progress:
-        elapsed = self.waited + self.worked
-        text, text_count, location, location_count, patch = (each.item() for each in self.sums)
-        return Progress(
-            step=step,
-            pictures=step * recipe.optimizer.batch_size * recipe.optimizer.accumulation,
-            text_loss=text / max(1, text_count),
-            location_loss=location / max(1, location_count),
-            patch_loss=patch / self.pictures,
-            learning_rate=rate,
-            gradient_norm=norm.item(),
-            pictures_per_second=self.pictures / elapsed,
-            waiting_share=self.waited / elapsed,
-        )
-
-    def _lap(self) -> float:
-        before, self._since = self._since, time.perf_counter()
-        return self._since - before
 
 
 def _must_match(recipe: TrainRecipe) -> dict[str, Any]:

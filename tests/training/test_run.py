@@ -17,9 +17,9 @@ from kosmos2.records.record import Grounded, GroundedRecord
 from kosmos2.records.store import Writer
 from kosmos2.training import build, checkpoint
 from kosmos2.training.evaluate import Evaluation
+from kosmos2.training.meter import Progress
 from kosmos2.training.recipe import SourceRecipe, TrainRecipe
 from kosmos2.training.run import resume, run
-from kosmos2.training.trainer import Progress
 from kosmos2.vocab.tokenizer import Tokenizer
 
 News = Progress | Evaluation
@@ -74,7 +74,7 @@ def lines(path: Path) -> list[dict[str, float]]:
 
 
 def without_times(path: Path) -> list[dict[str, float]]:
-    timed = ("pictures_per_second", "waiting_share")
+    timed = ("pictures_per_second", "tokens_per_second", "waiting_share", "mfu")
     return [{k: v for k, v in line.items() if k not in timed} for line in lines(path)]
 
 

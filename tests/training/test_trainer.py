@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import time
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,10 @@ from kosmos2.data.patches import patch_targets
 from kosmos2.data.sources import Source
 from kosmos2.errors import TrainingError
 from kosmos2.model import ModelConfig
-from kosmos2.training import build
-from kosmos2.training import trainer as trainer_module
+from kosmos2.training import build, failure
 from kosmos2.training.checkpoint import FILE, read, write
 from kosmos2.training.loss import Losses
+from kosmos2.training.meter import Progress
 from kosmos2.training.recipe import (
     LossRecipe,
     OptimizerRecipe,
@@ -29,7 +31,7 @@ from kosmos2.training.recipe import (
     SourceRecipe,
     TrainRecipe,
 )
-from kosmos2.training.trainer import Progress, Trainer
+from kosmos2.training.trainer import Trainer
 from kosmos2.vocab.locations import LocationGrid
 from kosmos2.vocab.tokenizer import Tokenizer
 
@@ -184,23 +186,20 @@ def test_the_log_has_every_step_with_text_and_location_loss_apart(
     assert [(line["text_loss"], line["location_loss"]) for line in lines] == losses
 
 
-def test_a_step_over_accumulated_batches_uses_their_mean_gradient(
+def test_a_step_over_several_batches_has_the_gradient_of_one_batch_of_all_their_rows(
     tmp_path: Path, tiny_tokenizer: Tokenizer
 ) -> None:
     text = dataclasses.replace(RECIPE.model.text, dropout=0.0, attention_dropout=0.0)
     recipe = dataclasses.replace(
         RECIPE,
         model=dataclasses.replace(RECIPE.model, text=text),
+        loss=LossRecipe(location_spread=0.5, location_weight=0.3, patch_weight=0.5),
         optimizer=dataclasses.replace(RECIPE.optimizer, steps=1, warmup_steps=0, clip=1e9),
     )
     run = trainer(recipe, tmp_path / "run", tiny_tokenizer)
-    batches = [
-        collate([run.sources[0].row(index) for index in indices], multiple=16)
-        for indices in (range(4), range(4, 8))
-    ]
-    mean = sum(run.losses(batch).objective / 2 for batch in batches)
-    assert isinstance(mean, Tensor)
-    expected = torch.autograd.grad(mean, list(run.network.parameters()))
+    batch = collate([run.sources[0].row(index) for index in range(8)], multiple=16)
+    whole = run.losses(batch, run.totals([batch])).objective
+    expected = torch.autograd.grad(whole, list(run.network.parameters()))
 
     losses_of(run)
 
@@ -216,9 +215,9 @@ def test_bf16_computes_near_fp32_and_keeps_the_weights_in_fp32(
     with torch.no_grad():
         in_bf16.network.eval()
         batch = collate([in_bf16.sources[0].row(index) for index in range(4)], multiple=16)
-        rough = in_bf16.losses(batch).objective
+        rough = in_bf16.losses(batch, in_bf16.totals([batch])).objective
         in_bf16.recipe = RECIPE
-        exact = in_bf16.losses(batch).objective
+        exact = in_bf16.losses(batch, in_bf16.totals([batch])).objective
         in_bf16.recipe = half
     assert rough != exact
     torch.testing.assert_close(rough, exact, rtol=0.02, atol=0)
@@ -242,12 +241,37 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_it_reaches_a_weight(
         assert torch.equal(weight, before[name]), name
 
 
+def test_a_loss_that_is_not_finite_leaves_its_batches_in_a_file_that_gives_it_again(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    run = trainer(RECIPE, tmp_path / "run", tiny_tokenizer)
+    with torch.no_grad():
+        run.network.decoder.embedding.weight[tiny_tokenizer.vocabulary.eos] = float("nan")
+
+    with pytest.raises(TrainingError, match=r"failure-000001-rank0\.pt") as caught:
+        losses_of(run)
+
+    assert "loss nan" in str(caught.value)
+    found = failure.read(tmp_path / "run/failure-000001-rank0.pt")
+    assert (found.step, len(found.batches)) == (1, 2)
+    assert all(math.isnan(each) for each in found.objectives)
+    again = run.losses(found.batches[1], run.totals(found.batches))
+    assert not again.objective.isfinite()
+
+
+def test_a_file_that_holds_no_batches_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "failure.pt").write_bytes(b"none")
+    with pytest.raises(TrainingError, match=r"holds no batches of ours") as caught:
+        failure.read(tmp_path / "failure.pt")
+    assert "\n" not in str(caught.value)
+
+
 def test_speed_and_waiting_leave_checkpoints_and_evaluations_out(
     tmp_path: Path, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A clock that stands still but for data (1 s a batch), gradients (2 s) and evaluation (100 s).
     clock = [0.0]
-    monkeypatch.setattr(trainer_module.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     often = dataclasses.replace(RECIPE.run, evaluate_every=1, checkpoint_every=1, log_every=3)
     run = trainer(dataclasses.replace(RECIPE, run=often), tmp_path / "run", tiny_tokenizer)
     row, losses = run.sources[0].row, run.losses
@@ -256,9 +280,9 @@ def test_speed_and_waiting_leave_checkpoints_and_evaluations_out(
         clock[0] += 0.25
         return row(index)
 
-    def slow_losses(batch: Batch) -> Losses:
+    def slow_losses(batch: Batch, totals_3: Tensor) -> Losses:
         clock[0] += 2
-        return losses(batch)
+        return losses(batch, totals_3)
 
     monkeypatch.setattr(run.sources[0], "row", slow_row)
     monkeypatch.setattr(run, "losses", slow_losses)
