@@ -29,14 +29,14 @@ def lines(stats: Stats) -> list[tuple[str, str]]:
     if stats.dropped:
         told.append(("pictures that became none", _number(stats.dropped)))
     told += [
-        (f"– with {feature}", f"{_number(count)}  {_share(count, stats.records)}")
+        (f"– with {feature}", f"{_number(count)}  {percent(count, stats.records)}")
         for feature, count in stats.holding.items()
         if count
     ]
     told += [("spans", _number(stats.spans)), ("boxes", _number(stats.boxes))]
     told += [
         (title if axis in title.lower() else f"{title} ({axis})", _summary(histogram, unit))
-        for title, unit, axis, histogram in _histograms(stats)
+        for title, unit, axis, histogram in histograms(stats)
         if histogram.n
     ]
     told += [
@@ -50,8 +50,8 @@ def lines(stats: Stats) -> list[tuple[str, str]]:
 def report(stats: Stats, *, source: str, items: Sequence[PageItem]) -> str:
     """Return the HTML; `items` are records to show as they are."""
     title = f"Records of {source}"
-    charts = [_chart(*told) for told in _histograms(stats) if told[-1].n]
-    ranks = [_rank(*told) for told in _tallies(stats) if len(told[1])]
+    charts = [chart(*told) for told in histograms(stats) if told[-1].n]
+    ranks = [rank(*told) for told in _tallies(stats) if len(told[1])]
     cards = [card(number, item) for number, item in enumerate(items)]
     sections = [
         ("", "tiles", _tiles(stats)),
@@ -59,14 +59,14 @@ def report(stats: Stats, *, source: str, items: Sequence[PageItem]) -> str:
         ("What is named", "stacks", [_held(stats), *ranks] if stats.records else ranks),
         ("Some of them", "cards", cards),
     ]
-    return f"""{head(title, _STYLE)}
+    return f"""{head(title, STYLE)}
 <body>
 <header><h1>{escape(title)}</h1>
 <p>Boxes and spans are those of the referring expressions, or of the noun chunks where a record has
 no others. Point at a bar for its number.</p>
 </header>
 <main>
-{"".join(_section(*section) for section in sections if section[2])}
+{"".join(section(*each) for each in sections if each[2])}
 </main>
 <script>{SCRIPT}</script>
 </body>
@@ -113,7 +113,7 @@ def empty_picture(record: GroundedRecord) -> Image.Image:
     return Image.new("RGB", (max(1, round(width * scale)), max(1, round(height * scale))), _EMPTY)
 
 
-def _histograms(stats: Stats) -> list[tuple[str, str, str, Histogram]]:
+def histograms(stats: Stats) -> list[tuple[str, str, str, Histogram]]:
     """Return title, what is counted, what the axis says."""
     return [
         ("Length of captions", "captions", "words", stats.caption_words),
@@ -154,23 +154,24 @@ def _tiles(stats: Stats) -> list[str]:
 
 def _held(stats: Stats) -> str:
     rows = [
-        _row(feature, count, stats.records, stats.records)
+        row(feature, count, stats.records, stats.records)
         for feature, count in stats.holding.items()
     ]
-    return _panel("Records that have", f"of {_number(stats.records)}", _table(rows))
+    return panel("Records that have", f"of {_number(stats.records)}", table(rows))
 
 
-def _rank(title: str, tally: Tally, whole: int) -> str:
+def rank(title: str, tally: Tally, whole: int) -> str:
+    """Return the most frequent words as bars that lie, each with its share of `whole`."""
     ranked = tally.most(MOST)
     largest = ranked[0][1] if ranked else 1
-    rows = [_row(word, count, largest, whole) for word, count in ranked]
+    rows = [row(word, count, largest, whole) for word, count in ranked]
     several = f"{len(tally):,} different" if not tally.missed else "a great many different"
     off = f"; counts too low by at most {tally.missed:,}" if tally.missed else ""
     rest = f"; the first {len(ranked)}" if len(tally) > len(ranked) else ""
-    return _panel(title, f"{tally.total:,} counted, {several}{rest}{off}", _table(rows))
+    return panel(title, f"{tally.total:,} counted, {several}{rest}{off}", table(rows))
 
 
-def _chart(title: str, counted: str, axis: str, histogram: Histogram) -> str:
+def chart(title: str, counted: str, axis: str, histogram: Histogram) -> str:
     """Return upright bars, one for each label, with its share above it."""
     step = _WIDTH / len(histogram.labels)
     highest = max(histogram.counts) or 1
@@ -178,7 +179,7 @@ def _chart(title: str, counted: str, axis: str, histogram: Histogram) -> str:
     for number, (label, count) in enumerate(zip(histogram.labels, histogram.counts, strict=True)):
         high = (_BASE - _TOP) * count / highest
         middle = (number + 0.5) * step
-        share = _share(count, histogram.n)
+        share = percent(count, histogram.n)
         bars.append(
             f"<g><title>{escape(label)} {escape(axis)}: {count:,} ({share})</title>"
             f'<rect class="reach" x="{number * step:.1f}" y="0" width="{step:.1f}" '
@@ -193,43 +194,46 @@ def _chart(title: str, counted: str, axis: str, histogram: Histogram) -> str:
         f'{"".join(bars)}<path class="base" d="M0 {_BASE}.5H{_WIDTH}"/>'
         f'<text class="axis" x="{_WIDTH / 2:.0f}" y="{_HEIGHT - 10}">{escape(axis)}</text></svg>'
     )
-    return _panel(title, _summary(histogram, counted), drawing)
+    return panel(title, _summary(histogram, counted), drawing)
 
 
-def _section(title: str, kind: str, parts: Sequence[str]) -> str:
+def section(title: str, kind: str, parts: Sequence[str]) -> str:
+    """Return parts (HTML) under a heading; `kind` is the class that arranges them."""
     heading = f"<h2>{escape(title)}</h2>" if title else ""
     inside = "\n".join(parts)
     return f'<section>{heading}<div class="{kind}">{inside}</div></section>\n'
 
 
-def _panel(title: str, note: str, inside: str) -> str:
+def panel(title: str, note: str, inside: str) -> str:
+    """Return a frame with a title, a line below it, and what is inside (HTML)."""
     return f'<article class="panel"><h3>{escape(title)}</h3><p>{escape(note)}</p>{inside}</article>'
 
 
-def _table(rows: Sequence[str]) -> str:
+def table(rows: Sequence[str]) -> str:
+    """Return rows (HTML) as a table."""
     return f"<table>{''.join(rows)}</table>"
 
 
-def _row(word: str, count: int, longest: int, whole: int) -> str:
+def row(word: str, count: int, longest: int, whole: int) -> str:
     """Return a bar that lies: `longest` fills the row."""
     return (
         f'<tr style="--long:{count / longest:.2%}"><th scope="row">{escape(word)}</th>'
-        f"<td>{count:,}</td><td>{_share(count, whole)}</td></tr>"
+        f"<td>{count:,}</td><td>{percent(count, whole)}</td></tr>"
     )
 
 
 def _summary(histogram: Histogram, counted: str) -> str:
     assert histogram.low is not None
     assert histogram.high is not None
-    low, high = _short(histogram.low), _short(histogram.high)
+    low, high = short(histogram.low), short(histogram.high)
     return f"mean {_mean(histogram)}, from {low} to {high}; {histogram.n:,} {counted}"
 
 
 def _mean(histogram: Histogram) -> str:
-    return "" if histogram.mean is None else _short(histogram.mean)
+    return "" if histogram.mean is None else short(histogram.mean)
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """Return a number with as many digits as tell something."""
     if 0 < value < 0.001:
         return "less than 0.001"
@@ -240,14 +244,15 @@ def _number(value: int) -> str:
     return f"{value:,}"
 
 
-def _share(count: int, whole: int) -> str:
+def percent(count: int, whole: int) -> str:
+    """Return a share as people read it, such as 12% or <0.1%."""
     share = 100 * count / whole if whole else 0
     if share in {0, 100} or 10 <= share < 99.5:
         return f"{share:.0f}%"
     return "<0.1%" if share < 0.1 else ">99%" if share >= 99.5 else f"{share:.1f}%"
 
 
-_STYLE = """
+STYLE = """
 :root { --bar: #2f6fde; } @media (prefers-color-scheme: dark) { :root { --bar: #5b8fec; } }
 section > h2 { margin: 0 0 0.8rem; color: var(--text); font-size: 1.15rem; }
 .tiles { display: flex; flex-wrap: wrap; gap: 0.6rem 2.4rem; }
