@@ -23,7 +23,7 @@ from kosmos2.annotate.asking import lacking
 from kosmos2.annotate.outputs import Outputs, Written, write_outputs
 from kosmos2.annotate.plan import Plan
 from kosmos2.annotate.worker import Annotator
-from kosmos2.errors import RequestError, one_line
+from kosmos2.errors import Kosmos2Error, RequestError, one_line
 from kosmos2.shards import Done, Driver, JobFolder, Outcome, Unit, run
 from kosmos2.sources.inputs import Looking, items, read_list, write_list
 from kosmos2.sources.rows import Item
@@ -116,7 +116,7 @@ def annotate(job: Job, tell: Callable[[Progress], None]) -> Report:
     _refuse_inputs(job)
     begin = JobFolder.fresh if job.anew else JobFolder.open
     with begin(job.folder, job.settings()) as folder:
-        path, total = _list(job, folder)
+        path, total = _list_or_nothing(job, folder)
         unit_size = UNIT if total >= SMALL else SMALL_UNIT
         number = -(-total // unit_size)
         part, parts = job.shard
@@ -149,8 +149,8 @@ def _refuse_taken(job: Job) -> None:
     if job.anew or (job.folder / "job.json").is_file():
         return
     JobFolder.sweep(job.folder)
-    for path in (job.outputs.records, job.outputs.errors):
-        if path.exists():
+    for path in (job.outputs.records, job.outputs.errors, job.outputs.page):
+        if path is not None and path.exists():
             raise RequestError(
                 f"{one_line(path)} is there already, and no unfinished work beside it: name "
                 f"another file, or use --fresh to replace it"
@@ -190,6 +190,16 @@ def _check_apart(path: str, name: str, targets: list[str]) -> None:
                 f"{one_line(name)} is of the input, and the output {one_line(target)} could "
                 "replace it: name another place to write to"
             )
+
+
+def _list_or_nothing(job: Job, folder: JobFolder) -> tuple[Path, int]:
+    """Return what `_list` does; a job that is refused before its first unit leaves no folder."""
+    try:
+        return _list(job, folder)
+    except Kosmos2Error:
+        if not any(folder.names()):
+            folder.remove()
+        raise
 
 
 def _list(job: Job, folder: JobFolder) -> tuple[Path, int]:

@@ -137,6 +137,11 @@ def test_unfinished_work_of_another_job_and_files_of_others_are_refused(tmp_path
         annotate(other, silent)
     annotate(replace(other, anew=True), silent)
     assert len(lines(this.outputs.records)) == 2
+    page = tmp_path / "page.html"
+    page.write_text("somebody's")
+    paged = job(tmp_path / "in", tmp_path / "paged.jsonl")
+    with pytest.raises(RequestError, match="page.html"):
+        annotate(replace(paged, outputs=replace(paged.outputs, page=page)), silent)
 
 
 def test_a_unit_that_fails_every_time_becomes_errors_and_can_be_tried_again(

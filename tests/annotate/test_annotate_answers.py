@@ -224,7 +224,7 @@ def test_a_source_of_which_nothing_can_be_asked_is_refused_and_leaves_no_output(
         this = job(pictures, tmp_path / "out.jsonl", plan(tmp_path, Task(task)), anew=True)
         with pytest.raises(RequestError, match=why):
             annotate(this, silent)
-        assert not this.outputs.records.exists()
+        assert not this.outputs.records.exists() and not this.folder.exists()
 
 
 def test_pictures_on_the_web_need_leave_and_go_through_the_guarded_download(
