@@ -1,7 +1,8 @@
-"""Lessons behind one picture as one packed row, rows as one padded batch.
+"""Passages behind pictures as one packed row, rows as one padded batch.
 
-Letters of `model`, and L targets: every target is predicted from the hidden state at its *source*
-position, which for the first token of a lesson is the `</image>` of the prefix.
+Letters of `model`, I pictures (of a row or a batch, in reading order), and L targets: every target
+is predicted from the hidden state at its *source* position, which for the first token of a lesson
+is the `</image>` of the prefix.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from kosmos2.data.lessons import Lesson
+from kosmos2.data.ledger import Rejected
+from kosmos2.data.lessons import Lesson, Passage
 from kosmos2.data.patches import PatchTargets
 from kosmos2.model.decoder import PADDING_ID
 
@@ -22,10 +24,10 @@ PREFIX_LESSON = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """B pictures with their lessons, padded to T positions."""
+    """B rows padded to T positions, with the I pictures of all of them."""
 
-    pixels_BCYX: Tensor
-    """uint8, square; the trainer normalises on the device."""
+    pixels_ICYX: Tensor
+    """uint8, square, in the order in which they are read; the trainer normalises on the device."""
     ids_BT: Tensor
     image_mask_BT: Tensor
     lesson_BT: Tensor
@@ -34,9 +36,9 @@ class Batch:
     source_L: Tensor
     """Where a target is predicted from, as an index into the flattened B * T positions."""
     target_L: Tensor
-    noun_BP: Tensor
+    noun_IP: Tensor
     """What each patch (without the class token) shows; see `data.patches`."""
-    sides_BP4: Tensor
+    sides_IP4: Tensor
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`."""
@@ -52,30 +54,60 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One picture and its lessons, packed."""
+    """What one sample teaches, packed: a prefix, and passages that see it and themselves."""
 
-    pixels_CYX: Tensor
-    patches: PatchTargets
+    pixels_ICYX: Tensor
+    """The row's pictures in reading order, uint8; a row of text alone has none, (0, 3, Y, X)."""
+    noun_IP: Tensor
+    sides_IP4: Tensor
     ids: list[int]
     image_mask: list[bool]
     lesson: list[int]
     positions: list[int]
     sources: list[int]
     targets: list[int]
+    left_out: tuple[Rejected, ...] = ()
+    """Boxes, pictures or lessons of the sample that could not be used."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 def pack(
     pixels_CYX: Tensor,
     patches: PatchTargets,
     prefix: tuple[Sequence[int], Sequence[bool]],
-    lessons: Sequence[Lesson],
+    lessons: Sequence[Lesson | Passage],
 ) -> Row:
-    """Return the row; positions go on from the prefix in every lesson, so each is as if alone."""
+    """Return the row of one picture, which stands in the prefix."""
+    pictures = Pictures(pixels_CYX[None], patches.noun_P[None], patches.sides_P4[None])
+    return pack_all(pictures, prefix, lessons)
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The pictures of one row, and what their patches show."""
+
+    pixels_ICYX: Tensor
+    noun_IP: Tensor
+    sides_IP4: Tensor
+
+
+def pack_all(
+    pictures: Pictures,
+    prefix: tuple[Sequence[int], Sequence[bool]],
+    lessons: Sequence[Lesson | Passage],
+) -> Row:
+    """Return the row of any pictures, in the prefix or in passages, in the order they are read.
+
+    Positions go on from the prefix in every passage, so each is as if alone.
+    """
     ids, image_mask = list(prefix[0]), list(prefix[1])
     start = len(ids)
     row = Row(
-        pixels_CYX=pixels_CYX,
-        patches=patches,
+        pixels_ICYX=pictures.pixels_ICYX,
+        noun_IP=pictures.noun_IP,
+        sides_IP4=pictures.sides_IP4,
         ids=ids,
         image_mask=image_mask,
         lesson=[PREFIX_LESSON] * start,
@@ -84,19 +116,23 @@ def pack(
         targets=[],
     )
     for number, lesson in enumerate(lessons, 1):
-        source = start - 1
-        for offset, token in enumerate((*lesson.prompt, *lesson.answer)):
-            if offset >= len(lesson.prompt):
-                row.sources.append(source)
-                row.targets.append(token)
-            if offset == len(lesson) - 1:
-                break  # the last token is predicted and never read
-            source = len(row.ids)
-            row.ids.append(token)
-            row.image_mask.append(False)
-            row.lesson.append(number)
-            row.positions.append(start + offset + 1 + PADDING_ID)
+        _append(row, lesson.passage(), number, start)
     return row
+
+
+def _append(row: Row, passage: Passage, number: int, start: int) -> None:
+    source = start - 1
+    for offset, token in enumerate(passage.ids):
+        if passage.learnt[offset]:
+            row.sources.append(source)
+            row.targets.append(token)
+        if offset == len(passage.ids) - 1:
+            break  # the last token is predicted and never read
+        source = len(row.ids)
+        row.ids.append(token)
+        row.image_mask.append(passage.image_mask[offset])
+        row.lesson.append(number)
+        row.positions.append(start + offset + 1 + PADDING_ID)
 
 
 def collate(rows: Sequence[Row], *, multiple: int) -> Batch:
@@ -108,7 +144,7 @@ def collate(rows: Sequence[Row], *, multiple: int) -> Batch:
         return torch.tensor([value + [filler] * (length - len(value)) for value in values])
 
     return Batch(
-        pixels_BCYX=torch.stack([row.pixels_CYX for row in rows]),
+        pixels_ICYX=torch.cat([row.pixels_ICYX for row in rows]),
         ids_BT=padded([row.ids for row in rows], PADDING_ID),
         image_mask_BT=padded([[int(m) for m in row.image_mask] for row in rows], 0).bool(),
         lesson_BT=padded([row.lesson for row in rows], PADDING_LESSON),
@@ -118,6 +154,6 @@ def collate(rows: Sequence[Row], *, multiple: int) -> Batch:
             dtype=torch.long,
         ),
         target_L=torch.tensor([target for row in rows for target in row.targets], dtype=torch.long),
-        noun_BP=torch.stack([row.patches.noun_P for row in rows]),
-        sides_BP4=torch.stack([row.patches.sides_P4 for row in rows]),
+        noun_IP=torch.cat([row.noun_IP for row in rows]),
+        sides_IP4=torch.cat([row.sides_IP4 for row in rows]),
     )

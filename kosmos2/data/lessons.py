@@ -23,6 +23,32 @@ class Lesson:
     def __len__(self) -> int:
         return len(self.prompt) + len(self.answer)
 
+    def passage(self) -> Passage:
+        """Return the lesson token by token."""
+        return Passage(
+            ids=(*self.prompt, *self.answer),
+            learnt=(*(False for _ in self.prompt), *(True for _ in self.answer)),
+            image_mask=(False,) * len(self),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """Ids one after the other, whatever they are: text, pictures, questions and answers in turn."""
+
+    ids: tuple[int, ...]
+    learnt: tuple[bool, ...]
+    """Whether the loss counts a token."""
+    image_mask: tuple[bool, ...]
+    """Whether the latents of a picture take a token's place."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def passage(self) -> Passage:
+        """Return itself."""
+        return self
+
 
 class Teacher:
     """Writes lessons with the very prompts that inference uses (`tasks`)."""

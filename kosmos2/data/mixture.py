@@ -1,4 +1,8 @@
-"""Which sample comes next: a seeded mixture whose whole state is one number."""
+"""Which sample comes next: a seeded mixture whose whole state is one number.
+
+A mixture says how often a source is asked; in which order a source of finitely many samples gives
+them is `order`'s.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kosmos2.data.collate import Batch, Row, collate
+from kosmos2.data.ledger import Rejected
 from kosmos2.data.sources import Source
 from kosmos2.errors import ConfigError
 
@@ -23,10 +28,11 @@ class Draw:
 
 
 class Mixture(Sampler[list[Draw]]):
-    """Batches of draws by weight, each source in its own order, from any batch on.
+    """The draws of each step by weight, each source in its own order, from any step on.
 
-    Batch n is a function of (seed, n): the draw of every batch before it is repeated, which costs
-    microseconds, so the position is saved as a number and no sample is lost or doubled by a stop.
+    Step n is a function of (seed, n), of `batch_size` samples whatever the number of ranks: the
+    draw of every step before it is repeated, which costs microseconds, so the position is saved
+    as a number and no sample is lost or doubled by a stop.
     """
 
     def __init__(
@@ -44,16 +50,18 @@ class Mixture(Sampler[list[Draw]]):
         return self.stop - self.first
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        used = [0] * len(self.shares)
+        used = np.zeros(len(self.shares), np.int64)
         for number in range(self.stop):
             rng = np.random.Generator(np.random.PCG64([self.seed, number]))
             sources = rng.choice(len(self.shares), size=self.batch_size, p=self.shares)
-            batch = []
+            if number < self.first:
+                used += np.bincount(sources, minlength=len(used))
+                continue
+            draws = []
             for source in sources:
-                batch.append(Draw(source=int(source), index=used[source]))
+                draws.append(Draw(source=int(source), index=int(used[source])))
                 used[source] += 1
-            if number >= self.first:
-                yield batch
+            yield draws
 
 
 class _Rows(Dataset[Row]):
@@ -61,7 +69,9 @@ class _Rows(Dataset[Row]):
         self.sources = sources
 
     def __getitem__(self, draw: Draw) -> Row:
-        return self.sources[draw.source].row(draw.index)
+        row = self.sources[draw.source].row(draw.index)
+        assert not isinstance(row, Rejected)
+        return row
 
 
 class _Collate:

@@ -14,6 +14,7 @@ import numpy as np
 
 from kosmos2 import images
 from kosmos2.data.collate import Row, pack
+from kosmos2.data.ledger import Rejected
 from kosmos2.data.lessons import Lesson, Teacher
 from kosmos2.data.patches import BACKGROUND, patch_targets, unknown
 from kosmos2.errors import RecordError
@@ -27,8 +28,8 @@ from kosmos2.scenes.scene import Scene
 class Source(Protocol):
     """Rows by index; the same index is the same row, on any machine."""
 
-    def row(self, index: int) -> Row:
-        """Return the packed row of sample `index` (any index >= 0)."""
+    def row(self, index: int) -> Row | Rejected:
+        """Return the packed row of sample `index` (any index >= 0), or why there is none."""
         ...
 
 

@@ -60,7 +60,7 @@ def load_of(batches: Sequence[Batch]) -> Load:
     kept = [int((batch.lesson_BT != PADDING_LESSON).sum()) for batch in batches]
     lengths = [batch.ids_BT.shape[1] for batch in batches]
     return Load(
-        pictures=sum(len(batch.pixels_BCYX) for batch in batches),
+        pictures=sum(len(batch.pixels_ICYX) for batch in batches),
         tokens=sum(kept),
         pairs=sum(tokens * length for tokens, length in zip(kept, lengths, strict=True)),
         targets=sum(len(batch.target_L) for batch in batches),

@@ -26,8 +26,8 @@ class Learner(nn.Module):
     def forward(self, batch: Batch, totals_3: Tensor) -> Losses:
         """Return the losses of a batch on this device, as shares of the step's totals."""
         network = self.network
-        features_NPE = network.vision(images.normalise(batch.pixels_BCYX))
-        patches_2 = self.patch_head(features_NPE, batch.noun_BP, batch.sides_BP4)
+        features_NPE = network.vision(images.normalise(batch.pixels_ICYX))
+        patches_2 = self.patch_head(features_NPE, batch.noun_IP, batch.sides_IP4)
         hidden_LD = self.hidden(batch, features_NPE)
         return self.loss(network.logits(hidden_LD), batch.target_L, patches_2, totals_3)
 

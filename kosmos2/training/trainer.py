@@ -173,7 +173,7 @@ class Trainer:
     def totals(self, batches: list[Batch]) -> Tensor:
         """Return totals_3 of the step: what the sums of all its batches are divided by."""
         each = [
-            self.loss.totals(batch.target_L, batch.noun_BP, batch.sides_BP4) for batch in batches
+            self.loss.totals(batch.target_L, batch.noun_IP, batch.sides_IP4) for batch in batches
         ]
         return self.ranks.sum(torch.stack(each).sum(0))
 

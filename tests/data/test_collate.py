@@ -25,7 +25,7 @@ LESSONS = (
 
 
 def target_logits(network: Network, batch: Batch) -> torch.Tensor:
-    latents_BQD = network.encode_images(batch.pixels_BCYX.double() / 255)
+    latents_BQD = network.encode_images(batch.pixels_ICYX.double() / 255)
     embeds_BTD = network.embed(batch.ids_BT, batch.image_mask_BT, latents_BQD)
     hidden_BTD = network.decode(embeds_BTD, batch.positions_BT, batch.attention_mask())
     return network.logits(hidden_BTD.flatten(0, 1)[batch.source_L])
