@@ -38,13 +38,13 @@ def transformers() -> Foreign:
     return transformers
 
 
-def pretrained(opener: Foreign, model: str) -> Foreign:
-    """Return `opener.from_pretrained(model)`; what is not there becomes an error of ours."""
+def pretrained(opener: Foreign, model: str, key: str = "detection.model") -> Foreign:
+    """Return `opener.from_pretrained(model)`; what is not there becomes an error about `key`."""
     try:
         return opener.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"detection.model: cannot open {model!r} as {opener.__name__}: {error}. It must be a "
+            f"{key}: cannot open {model!r} as {opener.__name__}: {error}. It must be a "
             "folder as transformers saves it, or a name on the hub that can be reached."
         ) from error
 
