@@ -9,6 +9,7 @@ from rich.table import Table
 
 from kosmos2.cli.console import bar, say
 from kosmos2.cli.grit_download import download
+from kosmos2.cli.grit_report import report
 from kosmos2.cli.jobs import AddressOption, Driver, DriverOption, FreshOption, Watch, end
 from kosmos2.errors import RequestError
 
@@ -125,6 +126,7 @@ def select(
 
 
 grit.command(no_args_is_help=True)(download)
+grit.command(no_args_is_help=True)(report)
 
 
 def _recipe(path: Path | None, overrides: list[str] | None) -> "GritRecipe":
