@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from kosmos2.data.ledger import Ledger
+
 LOG = "log.jsonl"
 EVALUATIONS = "evaluation.jsonl"
 
@@ -35,3 +37,19 @@ def _is_kept(line: str, step: int) -> bool:
     except json.JSONDecodeError:  # only a kill leaves half a line, and only behind a checkpoint
         return False
     return line.endswith("\n") and entry["step"] <= step
+
+
+def write_ledger(folder: Path, rank: int, ledger: Ledger) -> None:
+    """Write what became of samples since this process started: used, left out and why."""
+    content = {
+        "used": {str(source): count for source, count in sorted(ledger.used.items())},
+        "left_out": [
+            {"source": source, "reason": reason, "count": count, "such_as": such_as}
+            for (source, reason), count in sorted(ledger.rejected.items())
+            for such_as in [ledger.examples[source, reason]]
+        ],
+    }
+    path = folder / f"samples-rank{rank}.json"
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    os.replace(partial, path)

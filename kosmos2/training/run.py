@@ -2,10 +2,12 @@
 
 OUT/recipe.json        the recipe, as it ran last
 OUT/tokenizer.json     the vocabulary
-OUT/checkpoint.pt      the state to resume from
+OUT/checkpoints/       the states to resume from
 OUT/log.jsonl          losses and speed;  OUT/evaluation.jsonl  accuracy;  OUT/preview-*.png
-OUT/curve.svg          both drawn
+OUT/curve.svg          both drawn;  OUT/tensorboard/  the same for TensorBoard, where installed
+OUT/samples-rank*.json how many samples were used or left out, and why
 OUT/model/             the model as of the last evaluation, for `--model`
+OUT/lora.safetensors   with [lora]: the low-rank layers alone, as of then
 """
 
 from __future__ import annotations
@@ -19,97 +21,103 @@ import torch
 from kosmos2.config import as_tree
 from kosmos2.data.lessons import Teacher
 from kosmos2.errors import TrainingError
+from kosmos2.model.network import Network
 from kosmos2.scenes.gallery import Sprites
-from kosmos2.training import build, checkpoint, journal
+from kosmos2.training import build, checkpoint, journal, start
 from kosmos2.training.curve import write_curve
 from kosmos2.training.evaluate import Evaluation, Examiner
 from kosmos2.training.meter import Progress
+from kosmos2.training.ranks import Ranks, joined
 from kosmos2.training.recipe import TrainRecipe
+from kosmos2.training.start import Start
 from kosmos2.training.trainer import Trainer
 from kosmos2.vocab.tokenizer import Tokenizer
 from kosmos2.weights import huggingface
 
+Report = Callable[[Progress | Evaluation], None]
+
 RECIPE_FILE = "recipe.json"
 STORED_DTYPE = torch.bfloat16
+RANK_SEED = 7_919
+"""Times a rank's number, added to the seed of its dropout."""
 
 
 def run(
-    recipe: TrainRecipe,
-    out: Path,
-    sprites: Sprites,
-    device: torch.device,
-    *,
-    report: Callable[[Progress | Evaluation], None],
+    recipe: TrainRecipe, out: Path, sprites: Sprites, device: torch.device, *, report: Report
 ) -> None:
-    """Run a new training in the folder `out`."""
-    if (out / checkpoint.FILE).exists():
-        raise TrainingError(f"{out} holds a run already. Pass --resume, or another --out.")
-    before = Path(recipe.start_from) if recipe.start_from else None
-    tokenizer = _tokenizer_of(before, recipe) if before else build.tokenizer_for(recipe, sprites)
-    out.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(out)
-    _save_recipe(recipe, out)
-
-    trainer = _trainer(recipe, out, tokenizer, sprites, device)
-    if before:
-        trainer.start_from(before)
-    torch.manual_seed(recipe.seed)
-    _train(trainer, sprites, report)
+    """Run a new training in the folder `out`; every process that torchrun started calls it."""
+    with joined(recipe.parallel.kind, device) as (ranks, own):
+        if checkpoint.exists(out):
+            raise TrainingError(f"{out} holds a run already. Pass --resume, or another --out.")
+        begun = start.begin(recipe, sprites)
+        if ranks.is_first:
+            out.mkdir(parents=True, exist_ok=True)
+            begun.tokenizer.save(out)
+            _save_recipe(begun.recipe, out)
+        ranks.wait()
+        trainer = _trainer(begun, out, sprites, own, ranks)
+        torch.manual_seed(recipe.seed + RANK_SEED * ranks.rank)
+        _train(trainer, sprites, report)
 
 
 def resume(
-    recipe: TrainRecipe,
-    out: Path,
-    sprites: Sprites,
-    device: torch.device,
-    *,
-    report: Callable[[Progress | Evaluation], None],
+    recipe: TrainRecipe, out: Path, sprites: Sprites, device: torch.device, *, report: Report
 ) -> None:
     """Go on with the run in the folder `out`, exactly as if it had not stopped."""
     checkpoint.check_present(out)
-    trainer = _trainer(recipe, out, Tokenizer.from_folder(out), sprites, device)
-    trainer.resume()
-    _save_recipe(recipe, out)
-    _train(trainer, sprites, report)
-
-
-def _tokenizer_of(before: Path, recipe: TrainRecipe) -> Tokenizer:
-    """Return the vocabulary of the run whose weights are the first ones."""
-    checkpoint.check_present(before)
-    tokenizer = Tokenizer.from_folder(before)
-    if tokenizer.grid.bins != recipe.bins:
-        raise TrainingError(
-            f"start_from: the run in {before} has {tokenizer.grid.bins} bins, "
-            f"this recipe {recipe.bins}"
-        )
-    return tokenizer
+    with joined(recipe.parallel.kind, device) as (ranks, own):
+        recipe = start.settled(recipe, _stored_recipe(out))
+        tokenizer = Tokenizer.from_folder(out)
+        network = build.network_for(recipe, tokenizer)
+        begun = Start(recipe=recipe, network=network, tokenizer=tokenizer)
+        trainer = _trainer(begun, out, sprites, own, ranks)
+        torch.manual_seed(recipe.seed + RANK_SEED * ranks.rank)
+        trainer.resume()
+        if ranks.is_first:
+            _save_recipe(recipe, out)
+        _train(trainer, sprites, report)
 
 
 def _save_recipe(recipe: TrainRecipe, out: Path) -> None:
     (out / RECIPE_FILE).write_text(json.dumps(as_tree(recipe), indent=1), encoding="utf-8")
 
 
+def _stored_recipe(out: Path) -> dict[str, object]:
+    try:
+        stored: dict[str, object] = json.loads((out / RECIPE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stored
+
+
 def _trainer(
-    recipe: TrainRecipe, out: Path, tokenizer: Tokenizer, sprites: Sprites, device: torch.device
+    begun: Start, out: Path, sprites: Sprites, device: torch.device, ranks: Ranks
 ) -> Trainer:
+    recipe = begun.recipe
     torch.manual_seed(recipe.seed)  # the patch head's first weights are drawn from it
-    network = build.network_for(recipe, tokenizer).to(device)
-    teacher = Teacher(tokenizer, recipe.model.num_latents)
-    return Trainer(recipe, out, network, teacher, build.sources_for(recipe, teacher, sprites))
+    teacher = Teacher(begun.tokenizer, recipe.model.num_latents)
+    return Trainer(
+        recipe,
+        out,
+        begun.network.to(device),
+        teacher,
+        build.sources_for(recipe, teacher, sprites),
+        first=begun.first,
+        ranks=ranks,
+    )
 
 
-def _train(
-    trainer: Trainer, sprites: Sprites, report: Callable[[Progress | Evaluation], None]
-) -> None:
+def _train(trainer: Trainer, sprites: Sprites, report: Report) -> None:
     recipe, tokenizer = trainer.recipe, trainer.teacher.tokenizer
     maker = build.scene_maker(recipe, recipe.sources[0], sprites, split="iid")
     examiner = Examiner(maker, recipe.run, trainer.folder)
-    for name in (journal.LOG, journal.EVALUATIONS):
-        journal.forget_after(trainer.folder / name, trainer.step)
+    if trainer.ranks.is_first:
+        for name in (journal.LOG, journal.EVALUATIONS):
+            journal.forget_after(trainer.folder / name, trainer.step)
 
-    def evaluate(step: int) -> None:
-        report(examiner.examine(trainer.network, trainer.teacher, step))
+    def evaluate(step: int, network: Network) -> None:
+        report(examiner.examine(network, trainer.teacher, step))
         write_curve(trainer.folder)
-        huggingface.save(trainer.network, tokenizer, trainer.folder / "model", dtype=STORED_DTYPE)
+        huggingface.save(network, tokenizer, trainer.folder / "model", dtype=STORED_DTYPE)
 
     trainer.train(report, evaluate)

@@ -5,18 +5,33 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from kosmos2.training.parts import Parts
 from kosmos2.training.recipe import OptimizerRecipe
 
 
-def optimizer_of(network: nn.Module, recipe: OptimizerRecipe) -> torch.optim.AdamW:
-    """Return AdamW; matrices decay, and vectors (norms, biases, the class token) do not."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
+def optimizer_of(learner: nn.Module, recipe: OptimizerRecipe, parts: Parts) -> torch.optim.AdamW:
+    """Return AdamW over what is trained, in groups that share `factor` and decay.
+
+    Matrices decay; vectors (norms, biases, the class token) do not unless the recipe says so.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    trained = [each for each in learner.named_parameters() if each[1].requires_grad]
+    for name, parameter in sorted(trained, key=lambda each: each[1].ndim < 2):
+        decays = (recipe.decayed == "all" or parameter.ndim >= 2) and parts.decays(name)
+        groups.setdefault((parts.factor(name), decays), []).append(parameter)
     return torch.optim.AdamW(
-        groups, lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.eps, fused=True
+        [
+            {
+                "params": parameters,
+                "factor": factor,
+                "weight_decay": recipe.weight_decay if decays else 0.0,
+            }
+            for (factor, decays), parameters in groups.items()
+        ],
+        lr=recipe.learning_rate,
+        betas=recipe.betas,
+        eps=recipe.eps,
+        fused=True,
     )
 
 

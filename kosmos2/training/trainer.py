@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parallel import DistributedDataParallel
 
 from kosmos2.data.collate import Batch
+from kosmos2.data.ledger import Ledger
 from kosmos2.data.lessons import Teacher
-from kosmos2.data.mixture import Mixture, batches
+from kosmos2.data.loader import Loading, steps
+from kosmos2.data.mixture import Mixture
 from kosmos2.data.sources import Source
 from kosmos2.errors import TrainingError, one_line
 from kosmos2.model.network import Network
-from kosmos2.training import checkpoint, failure, journal
+from kosmos2.training import checkpoint, failure, journal, lowrank, state
 from kosmos2.training.flops import forward_flops, load_of, peak_of, training_flops
-from kosmos2.training.learner import Learner
+from kosmos2.training.learner import EvenLearner, Learner, blank
 from kosmos2.training.loss import Losses, PatchHead, TargetLoss
+from kosmos2.training.match import differences, must_match
 from kosmos2.training.meter import Meter, Progress
-from kosmos2.training.ranks import ALONE
+from kosmos2.training.parallel import spread, whole
+from kosmos2.training.parts import Parts
+from kosmos2.training.ranks import ALONE, Ranks
 from kosmos2.training.recipe import TrainRecipe
 from kosmos2.training.schedule import learning_rate, optimizer_of
+from kosmos2.weights.tensors import skeleton
 
 
 class Trainer:
-    """One run: its network, optimizer and place in the data."""
+    """One run: its network, optimizer and place in the data; one of them on every rank."""
 
     def __init__(
         self,
@@ -39,68 +44,91 @@ class Trainer:
         network: Network,
         teacher: Teacher,
         sources: list[Source],
+        *,
+        first: Mapping[str, Tensor] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
+        """`first` are the weights of another run, its head included."""
         self.recipe = recipe
         self.folder = folder
         self.network = network
         self.teacher = teacher
         self.sources = sources
+        self.ranks = ranks
         self.device = next(network.parameters()).device
-        self.ranks = ALONE
+        self.peak = peak_of(self.device)
         self.loss = TargetLoss(recipe.loss, teacher.vocabulary, self.device)
         head = PatchHead(network.config.vision.width, len(recipe.scenes.nouns), recipe.bins)
-        self.trained = Learner(network, head.to(self.device), self.loss)
-        self.optimizer = optimizer_of(self.trained, recipe.optimizer)
-        self.peak = peak_of(self.device)
+        kind = Learner if ranks.size == 1 else EvenLearner
+        self.trained = kind(network, head.to(self.device), self.loss)
+        if first is not None:
+            _take(self.trained, first, recipe.start_from)
+        if recipe.lora.rank:
+            lowrank.add(network, recipe.lora, torch.Generator().manual_seed(recipe.seed))
+        self.parts = Parts(recipe, teacher.vocabulary)
+        self.parts.freeze(self.trained)
+        self.called = spread(self.trained, recipe.parallel, recipe.run, ranks)
+        self.optimizer = optimizer_of(self.trained, recipe.optimizer, self.parts)
+        self.checkpoints = checkpoint.Checkpoints(folder, recipe.checkpoints, ranks)
+        self.ledger = Ledger()
         self.step = 0
 
     def resume(self) -> None:
         """Go on from the folder's checkpoint: weights, optimizer, random state, place in data."""
-        state = checkpoint.read(self.folder)
-        if changed := _differences(_must_match(self.recipe), state["recipe"]):
+        step = checkpoint.last(self.folder)
+        old = checkpoint.read_old(self.folder) if step < 0 else {}
+        place = checkpoint.place(self.folder, step)
+        note = old or checkpoint.read_note(place)
+        if changed := differences(self.recipe, note["recipe"]):
             raise TrainingError(
                 f"the checkpoint in {self.folder} was made by another recipe "
                 f"({'; '.join(changed)}). Resume with the recipe stored beside it, "
                 "or start a new folder."
             )
-        if state["step"] > self.recipe.optimizer.steps:
+        if note["step"] > self.recipe.optimizer.steps:
             raise TrainingError(
-                f"the checkpoint in {self.folder} is of step {state['step']}, behind the end of "
+                f"the checkpoint in {self.folder} is of step {note['step']}, behind the end of "
                 f"the recipe: optimizer.steps is {self.recipe.optimizer.steps}"
             )
-        self.trained.load_state_dict(state["trained"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
-        if "device_random" in state and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["device_random"], self.device)
-        self.step = state["step"]
-
-    def start_from(self, folder: Path) -> None:
-        """Take the weights of another run as the first ones; nothing else of it."""
-        weights = checkpoint.read(folder)["trained"]
-        try:
-            self.trained.load_state_dict(weights)
-        except RuntimeError as error:
-            raise TrainingError(
-                f"start_from: the run in {folder} has a network, vocabulary or noun list of "
-                f"another size ({one_line(' '.join(str(error).split())[:200])} ...)"
-            ) from error
+        if old:
+            if self.recipe.parallel.kind == "fsdp":
+                raise TrainingError(
+                    f"{self.folder / checkpoint.OLD_FILE} is of an earlier release, which had no "
+                    "fsdp. Go on for one checkpoint with parallel.kind=none, then with fsdp."
+                )
+            state.restore_old(old, self.trained, self.optimizer, self.ranks)
+        else:
+            state.restore(place, self.trained, self.optimizer, self.ranks)
+        self.step = note["step"]
 
     def save(self) -> None:
         """Write the checkpoint."""
-        state = {
-            "recipe": _must_match(self.recipe),
-            "trained": self.trained.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
-            "step": self.step,
-        }
-        if self.device.type == "cuda":  # dropout draws there
-            state["device_random"] = torch.cuda.get_rng_state(self.device)
-        checkpoint.write(self.folder, state)
+        tensors = state.collect(self.trained, self.optimizer, self.ranks)
+        self.checkpoints.save(self.step, tensors, must_match(self.recipe))
 
-    def train(self, report: Callable[[Progress], None], evaluate: Callable[[int], None]) -> None:
-        """Run to the last step of the recipe; `evaluate` is called with a step's number.
+    def plain(self) -> Network | None:
+        """Return a network without low-rank layers, whole; None on all ranks but the first."""
+        if self.recipe.parallel.kind != "fsdp" and not self.recipe.lora.rank:
+            return self.network if self.ranks.is_first else None
+        weights: dict[str, Tensor] = {}
+        for name, parameter in self.network.named_parameters():
+            tensor = whole(parameter)
+            if self.ranks.is_first:
+                weights[name] = tensor
+        if not self.ranks.is_first:
+            return None
+        network = skeleton(self.network.config)
+        if self.recipe.lora.rank:
+            path = self.folder / lowrank.FILE
+            lowrank.write(weights, self.recipe.lora, self.recipe.start_from, path)
+            weights = lowrank.merged(weights, self.recipe.lora)
+        network.load_state_dict(weights, strict=True, assign=True)
+        return network.eval()
+
+    def train(
+        self, report: Callable[[Progress], None], evaluate: Callable[[int, Network], None]
+    ) -> None:
+        """Run to the last step of the recipe; `evaluate` gets a step's number and network.
 
         The checkpoint comes last: a run killed while it evaluates goes back and does it again.
         """
@@ -112,29 +140,45 @@ class Trainer:
             norm = self._update(group, rate, meter)
             self.step += 1
             if self._is_due(run.log_every):
-                progress = meter.progress(
-                    step=self.step,
-                    samples=self.step * recipe.optimizer.samples,
-                    rate=rate,
-                    norm=norm,
-                    peak=self.peak,
-                )
-                journal.append(self.folder / journal.LOG, progress)
-                report(progress)
+                self._report(meter, rate, norm, report)
                 meter = Meter(self.ranks)
             if self._is_due(run.evaluate_every):
-                self.network.eval()
-                evaluate(self.step)
-                self.network.train()
+                self._evaluate(evaluate)
             if self._is_due(run.checkpoint_every):
                 self.save()
+            self.checkpoints.look()
             meter.start_waiting()
+        self.checkpoints.finish()
+        self.ranks.wait()
 
     def _is_due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.recipe.optimizer.steps
 
+    def _report(
+        self, meter: Meter, rate: float, norm: Tensor, report: Callable[[Progress], None]
+    ) -> None:
+        progress = meter.progress(
+            step=self.step,
+            samples=self.step * self.recipe.optimizer.samples,
+            rate=rate,
+            norm=norm,
+            peak=self.peak,
+        )
+        if self.ranks.is_first:
+            journal.append(self.folder / journal.LOG, progress)
+            report(progress)
+
+    def _evaluate(self, evaluate: Callable[[int, Network], None]) -> None:
+        """Let the first rank evaluate, while the others wait in the next step."""
+        network = self.plain()
+        if network is not None:
+            network.eval()
+            evaluate(self.step, network)
+        self.network.train()
+        journal.write_ledger(self.folder, self.ranks.rank, self.ledger)
+
     def _groups(self) -> Iterator[list[Batch]]:
-        """Yield the batches of each step from here on."""
+        """Yield this rank's batches of each step from here on; all ranks have equally many."""
         optimizer, run = self.recipe.optimizer, self.recipe.run
         mixture = Mixture(
             [source.weight for source in self.recipe.sources],
@@ -143,28 +187,41 @@ class Trainer:
             first=self.step * optimizer.accumulation,
             stop=optimizer.steps * optimizer.accumulation,
         )
+        loading = Loading(
+            workers=run.workers,
+            multiple=run.pad_multiple,
+            max_tokens=run.max_tokens,
+            rank=self.ranks.rank,
+            ranks=self.ranks.size,
+        )
         group: list[Batch] = []
-        for batch in batches(self.sources, mixture, workers=run.workers, multiple=run.pad_multiple):
-            group.append(batch)
-            if len(group) == optimizer.accumulation:
-                yield group
+        for number, share in enumerate(steps(self.sources, mixture, loading, self.ledger), 1):
+            group += share
+            if number % optimizer.accumulation == 0:
+                missing = self.ranks.largest(len(group)) - len(group)
+                yield group + missing * [blank(self.network.config, run.pad_multiple)]
                 group = []
 
     def _update(self, batches: list[Batch], rate: float, meter: Meter) -> Tensor:
         """Take one step, and return the norm of the gradient before it was clipped."""
         meter.data_arrived(batches, self._flops(batches))
         for parameters in self.optimizer.param_groups:
-            parameters["lr"] = rate
+            parameters["lr"] = rate * parameters["factor"]
         self.optimizer.zero_grad(set_to_none=True)
         moved = [batch.to(self.device) for batch in batches]
         totals_3 = self.totals(moved)
         objectives = []
-        for batch in moved:
-            losses = self.losses(batch, totals_3)
-            losses.objective.backward()  # type: ignore[no-untyped-call]
+        for number, batch in enumerate(moved, 1):
+            with self._apart() if number < len(moved) else nullcontext():
+                losses = self.losses(batch, totals_3)
+                # Wrappers take the mean over ranks; the totals are those of all ranks.
+                (losses.objective * self.ranks.size).backward()  # type: ignore[no-untyped-call]
             meter.count(losses)
             objectives.append(losses.objective.detach())
+        self.parts.mask_rows(self.network)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimizer.clip)
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
         self._check_finite(moved, objectives, norm)
         self.optimizer.step()
         meter.step_done()
@@ -175,17 +232,23 @@ class Trainer:
         each = [
             self.loss.totals(batch.target_L, batch.noun_IP, batch.sides_IP4) for batch in batches
         ]
-        return self.ranks.sum(torch.stack(each).sum(0))
+        none_3 = torch.zeros(3, device=self.device)
+        return self.ranks.sum(torch.stack([none_3, *each]).sum(0))
 
     def losses(self, batch: Batch, totals_3: Tensor) -> Losses:
         """Return the losses of a batch on this device."""
         with self._precision(), self._attention():
-            losses: Losses = self.trained(batch, totals_3)
+            losses: Losses = self.called(batch, totals_3)
         return losses
+
+    def _apart(self) -> AbstractContextManager[object]:
+        """Keep gradients on their rank until the last batch; shards are too dear to keep whole."""
+        called = self.called
+        return called.no_sync() if isinstance(called, DistributedDataParallel) else nullcontext()
 
     def _check_finite(self, batches: list[Batch], objectives: list[Tensor], norm: Tensor) -> None:
         """End the run before weights change, and leave the batches behind."""
-        loss = self.ranks.sum(torch.stack(objectives).sum())
+        loss = self.ranks.sum(torch.stack([torch.zeros_like(norm), *objectives]).sum())
         if torch.isfinite(loss + norm):
             return
         found = failure.Failure(
@@ -200,7 +263,11 @@ class Trainer:
 
     def _flops(self, batches: list[Batch]) -> float:
         flops = forward_flops(self.network.config, load_of(batches))
-        return training_flops(flops, vision=True, resampler=True, decoder=True)
+        vision, resampler, decoder = (
+            self.parts.trains(self.trained, f"network.{part}.")
+            for part in ("vision", "resampler", "decoder")
+        )
+        return training_flops(flops, vision=vision, resampler=resampler, decoder=decoder)
 
     def _precision(self) -> AbstractContextManager[object]:
         if self.recipe.run.precision == "fp32":
@@ -212,25 +279,12 @@ class Trainer:
         return sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()
 
 
-def _must_match(recipe: TrainRecipe) -> dict[str, Any]:
-    """Return what a checkpoint needs unchanged: all but the length and the table `run`."""
-    tree: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
-    del tree["run"], tree["optimizer"]["steps"]
-    return tree
-
-
-def _differences(here: dict[str, Any], there: dict[str, Any], table: str = "") -> list[str]:
-    """Return one text for each key whose value the other tree has not."""
-    found = []
-    for key in sorted(here.keys() | there.keys()):
-        ours, theirs = here.get(key), there.get(key)
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            found += _differences(ours, theirs, f"{table}{key}.")
-        elif ours != theirs or (key in here) != (key in there):
-            found.append(f"{table}{key} was {_short(theirs)}, is {_short(ours)}")
-    return found
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
+def _take(learner: Learner, weights: Mapping[str, Tensor], where: str) -> None:
+    try:
+        learner.load_state_dict(weights)
+    except RuntimeError as error:
+        raise TrainingError(
+            f"start_from: the run in {where} has a network, vocabulary or noun list of another "
+            f"size ({one_line(' '.join(str(error).split())[:200])} ...). Its folder {where}/model "
+            "can be started from with [adapt]."
+        ) from error

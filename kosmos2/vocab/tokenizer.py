@@ -50,6 +50,15 @@ class Tokenizer:
         table, bins = read_folder(folder)
         return cls(table, bins=bins)
 
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """Return the pieces in the order of their ids; `▁` stands for a space."""
+        return tuple(piece for piece, _ in self._table.pieces)
+
+    def with_bins(self, bins: int) -> "Tokenizer":
+        """Return the same pieces with another location grid."""
+        return Tokenizer(self._table, bins=bins)
+
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json`, which transformers loads with the same ids."""
         write_folder(folder, self._table, self.vocabulary)

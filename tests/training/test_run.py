@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from run_cases import RECIPE, changed
 from scene_shapes import shapes
+from torch.distributed.checkpoint import state_dict_saver
 
 from kosmos2 import Kosmos2, config
 from kosmos2.errors import Kosmos2Error, TrainingError
@@ -79,7 +80,7 @@ def without_times(path: Path) -> list[dict[str, float]]:
 
 
 def assert_same_weights(one: Path, other: Path) -> None:
-    ours, theirs = (checkpoint.read(folder)["trained"] for folder in (one, other))
+    ours, theirs = (checkpoint.weights(folder, checkpoint.last(folder)) for folder in (one, other))
     assert ours.keys() == theirs.keys()
     for name in ours:
         assert torch.equal(ours[name], theirs[name]), name
@@ -92,7 +93,7 @@ def test_a_run_leaves_all_that_it_promises(tmp_path: Path) -> None:
     stored = json.loads((out / "recipe.json").read_text())
     assert config.build(TrainRecipe, stored, where="stored") == RECIPE
     assert Tokenizer.from_folder(out).vocabulary.bins == 8
-    assert checkpoint.read(out)["step"] == 3
+    assert checkpoint.last(out) == 3
     log, exams = lines(out / "log.jsonl"), lines(out / "evaluation.jsonl")
     assert [line["step"] for line in log] == [1, 2, 3]
     assert [line["step"] for line in exams] == [2, 3]
@@ -110,7 +111,7 @@ def test_a_run_leaves_all_that_it_promises(tmp_path: Path) -> None:
 
 def test_a_run_refuses_to_overwrite_another_and_leaves_it_as_it_is(tmp_path: Path) -> None:
     tmp_path.joinpath("recipe.json").write_text("theirs")
-    checkpoint.write(tmp_path, {"step": 1})
+    (tmp_path / checkpoint.OLD_FILE).write_bytes(b"theirs")
     with pytest.raises(TrainingError, match=r"holds a run already\. Pass --resume"):
         start(RECIPE, tmp_path)
     assert tmp_path.joinpath("recipe.json").read_text() == "theirs"
@@ -165,23 +166,23 @@ def test_a_kill_inside_a_checkpoint_goes_on_from_the_one_before(
     tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed = tmp_path / "killed"
-    save = torch.save
+    save = state_dict_saver.save
 
-    def half(state: dict[str, object], file: object) -> None:
-        if state["step"] == 4:
-            file.write(b"half a checkpoint")  # type: ignore[attr-defined]
-            raise KilledError
-        save(state, file)  # type: ignore[arg-type]
+    def half(tensors: dict[str, torch.Tensor], **settings: object) -> None:
+        save(tensors, **settings)  # type: ignore[arg-type]
+        if len(checkpoint.steps(killed)) == 1:
+            raise KilledError  # whole, but not yet renamed
 
     with monkeypatch.context() as patched:
-        patched.setattr(torch, "save", half)
+        patched.setattr(state_dict_saver, "save", half)
         with pytest.raises(KilledError):
             start(LONGER, killed)
-    assert checkpoint.read(killed)["step"] == 2
+    assert checkpoint.last(killed) == 2
 
     go_on(LONGER, killed)
     assert_same_weights(killed, whole)
     assert without_times(killed / "log.jsonl") == without_times(whole / "log.jsonl")
+    assert not list(killed.rglob("*.partial"))
 
 
 def test_a_finished_run_has_nothing_left_and_a_lengthened_one_goes_on(tmp_path: Path) -> None:
@@ -206,13 +207,13 @@ def test_a_second_stage_takes_the_weights_and_the_vocabulary_of_the_first(tmp_pa
     assert_same_weights(tmp_path / "first", tmp_path / "second")
     first, second = (tmp_path / name / "tokenizer.json" for name in ("first", "second"))
     assert first.read_bytes() == second.read_bytes()
-    assert checkpoint.read(tmp_path / "second")["step"] == 3
+    assert checkpoint.last(tmp_path / "second") == 3
 
 
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"start_from": "nowhere"}, "no checkpoint at nowhere"),
+        ({"start_from": "nowhere"}, "no file or folder 'nowhere'"),
         ({"bins": 16}, "has 8 bins, this recipe 16"),
         ({"scenes": dataclasses.replace(RECIPE.scenes, nouns=("dog", "car"))}, "another size"),
     ],
@@ -226,7 +227,7 @@ def test_a_first_stage_that_does_not_fit_is_refused(
         RECIPE,
         **{"start_from": str(tmp_path / "first"), **changes},  # type: ignore[arg-type]
     )
-    with pytest.raises(TrainingError, match=complaint):
+    with pytest.raises(Kosmos2Error, match=complaint):
         start(recipe, tmp_path / "second")
 
 
@@ -266,10 +267,11 @@ def test_records_train_the_same_way_and_teach_the_vocabulary_their_words(tmp_pat
     assert tokenizer.vocabulary.unk not in tokenizer.encode_text(caption)
 
 
-def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", checkpoint.NOTE])
+def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, name: str) -> None:
     start(changed(RECIPE, "optimizer", steps=1), tmp_path)
-    path = tmp_path / checkpoint.FILE
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(Kosmos2Error, match=r"checkpoint\.pt is damaged") as caught:
+    path = checkpoint.place(tmp_path, 1) / name
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(Kosmos2Error, match=r"step-00000001 is damaged") as caught:
         go_on(RECIPE, tmp_path)
     assert "\n" not in str(caught.value)

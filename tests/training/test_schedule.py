@@ -6,10 +6,13 @@ from torch import nn
 
 from kosmos2.errors import ConfigError
 from kosmos2.model import Network
+from kosmos2.training.parts import Parts
 from kosmos2.training.recipe import OptimizerRecipe
 from kosmos2.training.schedule import learning_rate, optimizer_of
+from kosmos2.vocab.special import Vocabulary
 
 RECIPE = OptimizerRecipe(steps=100, learning_rate=0.4, warmup_steps=8, weight_decay=0.05)
+PARTS = Parts(run_cases.RECIPE, Vocabulary(num_pieces=300, bins=8))
 
 
 def rates(recipe: OptimizerRecipe) -> list[float]:
@@ -42,7 +45,7 @@ def test_matrices_decay_and_vectors_do_not() -> None:
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     decayed, kept = (
         {names[id(each)] for each in group["params"]}
-        for group in optimizer_of(network, RECIPE).param_groups
+        for group in optimizer_of(network, RECIPE, PARTS).param_groups
     )
 
     vectors = {"vision.class_embedding"}
@@ -56,7 +59,7 @@ def test_matrices_decay_and_vectors_do_not() -> None:
 
 
 def test_the_optimizer_is_the_recipe_s() -> None:
-    optimizer = optimizer_of(nn.Linear(2, 2), RECIPE)
+    optimizer = optimizer_of(nn.Linear(2, 2), RECIPE, PARTS)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.05, 0.0]
     assert optimizer.defaults["betas"] == RECIPE.betas
     assert optimizer.defaults["eps"] == RECIPE.eps
@@ -65,7 +68,9 @@ def test_the_optimizer_is_the_recipe_s() -> None:
 def test_frozen_weights_are_left_out() -> None:
     layer = nn.Linear(2, 2)
     layer.bias.requires_grad_(False)
-    assert sum(len(group["params"]) for group in optimizer_of(layer, RECIPE).param_groups) == 1
+    assert (
+        sum(len(group["params"]) for group in optimizer_of(layer, RECIPE, PARTS).param_groups) == 1
+    )
 
 
 @pytest.mark.parametrize("warmup", [-1, 11])

@@ -20,7 +20,6 @@ from kosmos2.data.sources import Source
 from kosmos2.errors import TrainingError
 from kosmos2.model import ModelConfig
 from kosmos2.training import build, failure
-from kosmos2.training.checkpoint import FILE, read, write
 from kosmos2.training.loss import Losses
 from kosmos2.training.meter import Progress
 from kosmos2.training.recipe import (
@@ -96,7 +95,7 @@ def losses_of(run: Trainer, stop: int | None = None) -> list[tuple[float, float]
             raise KeyboardInterrupt
 
     try:
-        run.train(report, lambda step: None)
+        run.train(report, lambda step, network: None)
     except KeyboardInterrupt:
         assert stop is not None
     return seen
@@ -169,12 +168,6 @@ def test_a_run_may_be_lengthened(tmp_path: Path, tiny_tokenizer: Tokenizer) -> N
 def test_resuming_nothing_says_so(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
     with pytest.raises(TrainingError, match="without --resume"):
         trainer(RECIPE, tmp_path / "empty", tiny_tokenizer).resume()
-
-
-def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path: Path) -> None:
-    write(tmp_path, {"step": 1})
-    (tmp_path / FILE).with_suffix(".partial").write_bytes(b"half")
-    assert read(tmp_path) == {"step": 1}
 
 
 def test_the_log_has_every_step_with_text_and_location_loss_apart(
@@ -287,7 +280,7 @@ def test_speed_and_waiting_leave_checkpoints_and_evaluations_out(
     monkeypatch.setattr(run.sources[0], "row", slow_row)
     monkeypatch.setattr(run, "losses", slow_losses)
     seen: list[Progress] = []
-    run.train(seen.append, lambda step: clock.__setitem__(0, clock[0] + 100))
+    run.train(seen.append, lambda step, network: clock.__setitem__(0, clock[0] + 100))
 
     assert [each.waiting_share for each in seen] == pytest.approx([1 / 3] * 4)
     assert [each.pictures_per_second for each in seen] == pytest.approx([4 / 3] * 4)
