@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from kosmos2.cli.console import bar, say
+from kosmos2.cli.grit_calibrate import calibrate
 from kosmos2.cli.grit_download import download
+from kosmos2.cli.grit_hash import write_hashes
 from kosmos2.cli.grit_report import report
 from kosmos2.cli.jobs import AddressOption, Driver, DriverOption, FreshOption, Watch, end
 from kosmos2.errors import RequestError
@@ -126,6 +128,8 @@ def select(
 
 
 grit.command(no_args_is_help=True)(download)
+grit.command(no_args_is_help=True)(calibrate)
+grit.command("hash", no_args_is_help=True)(write_hashes)
 grit.command(no_args_is_help=True)(report)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -26,8 +26,8 @@ from typing import Any
 import kosmos2
 from kosmos2 import config
 from kosmos2.errors import ConfigError, RequestError, one_line
-from kosmos2.grit.detect import load
-from kosmos2.grit.recipe import GritRecipe, Linking
+from kosmos2.grit import calibration, detect, quality
+from kosmos2.grit.recipe import Filters, GritRecipe, Linking
 from kosmos2.grit.select import Selection
 from kosmos2.grit.steps import Discarded, Funnel, Looked
 from kosmos2.grit.worker import LOOKED, Looker, Plan, read_looked
@@ -39,6 +39,10 @@ from kosmos2.sources.rows import Item
 
 RECIPE, RECORDS, DROPPED, FUNNEL = "recipe.json", "records.jsonl", "dropped.jsonl", "funnel.json"
 RUNS = "runs.jsonl"
+CHOSEN = (
+    "max_nsfw", "min_similarity", "min_round_trip", "min_agreement", "second_threshold",
+)  # fmt: skip
+"""Of `filters`: what is compared with columns that were measured."""
 UNIT = 256
 """Pairs of a unit, unless a recipe's user says otherwise."""
 
@@ -82,7 +86,7 @@ def build(job: Build, tell: Callable[[Done], None], total: Callable[[int], None]
     with begin(job.looked, _settings(job)) as folder:
         path, count = _list(job, looking, folder)
         total(count)
-        plan = Plan(recipe=job.recipe, base=job.out.absolute())
+        plan = Plan(recipe=_resolved(job.recipe, folder.settings), base=job.out.absolute())
         summary = run(
             _units(path, count, job.unit),
             partial(Looker, plan),
@@ -105,8 +109,9 @@ def select(out: Path, recipe: GritRecipe) -> Selected:
     if changed := _changed(_looks_with(built), _looks_with(recipe)):
         raise ConfigError(
             f"{', '.join(changed)}: what was looked at depends on these, so they need another "
-            "`kosmos2 grit build`. Choosing again takes other values of linking (not its floor) "
-            "and of filters.duplicate_bits, excluded and excluded_bits."
+            "`kosmos2 grit build`. Choosing again takes other values of linking (not its floor), "
+            "of detection.calibration, and of filters.duplicate_bits, excluded, excluded_bits, "
+            f"{', '.join(CHOSEN)}."
         )
     with JobFolder.open(out / "looked", known) as folder:
         return _choose(folder, out, recipe)
@@ -122,9 +127,14 @@ def recipe_of(out: Path) -> GritRecipe:
 
 def _settings(job: Build) -> dict[str, Any]:
     """Return as JSON all that looking depends on."""
+    detector = {
+        "detector": dict(detect.identity(job.recipe.detection)),
+        "score": detect.score(job.recipe.detection),
+    }
     return {
         "recipe": config.as_tree(_looks_with(job.recipe)),
-        "detector": dict(load(job.recipe.detection).identity),
+        **detector,
+        "quality": dict(quality.identity(_resolved(job.recipe, detector))),
         "input": os.path.abspath(job.source),
         "images": str(job.images),
         "limit": job.limit,
@@ -135,13 +145,26 @@ def _settings(job: Build) -> dict[str, Any]:
 
 def _looks_with(recipe: GritRecipe) -> GritRecipe:
     """Return the recipe with everything at its default that looking does not depend on."""
-    filters = recipe.filters
+    filters, off = recipe.filters, Filters()
     hashes = 0 if filters.needs_hashes else -1
     return replace(
         recipe,
+        detection=replace(recipe.detection, calibration=""),
         linking=Linking(floor=recipe.linking.floor),
-        filters=replace(filters, duplicate_bits=hashes, excluded=(), excluded_bits=0),
+        filters=replace(
+            filters,
+            duplicate_bits=hashes,
+            excluded=(),
+            excluded_bits=0,
+            **{name: getattr(off, name) for name in CHOSEN},
+        ),
     )
+
+
+def _resolved(recipe: GritRecipe, settings: Mapping[str, Any]) -> GritRecipe:
+    """Return the recipe with the threshold that it asks for by precision, or by another's."""
+    known = calibration.Known(identity=settings["detector"], score=settings["score"])
+    return calibration.resolved(recipe, known)
 
 
 def _changed(one: GritRecipe, other: GritRecipe) -> list[str]:
@@ -197,7 +220,9 @@ def _units(path: Path, count: int, size: int) -> Iterator[Unit]:
 
 def _choose(folder: JobFolder, out: Path, recipe: GritRecipe) -> Selected:
     """Write records, what was dropped and the funnel; each file appears whole."""
-    selection = Selection(recipe, _provenance(folder, recipe))
+    chosen = _resolved(recipe, folder.settings)
+    maker = _provenance(folder, chosen, calibration.provenance(recipe))
+    selection = Selection(chosen, maker)
     names = list(folder.names())
     records, dropped = out / f".{RECORDS}.half", out / f".{DROPPED}.half"
     with records.open("wb") as good, dropped.open("wb") as bad:
@@ -226,8 +251,15 @@ def _all_looked(folder: JobFolder, names: Iterable[str]) -> Iterator[Looked | Di
         yield from read_looked(folder.part(name) / LOOKED)
 
 
-def _provenance(folder: JobFolder, recipe: GritRecipe) -> Provenance:
-    detector = dict(folder.settings["detector"])
+def _provenance(
+    folder: JobFolder, recipe: GritRecipe, threshold: Mapping[str, str | float]
+) -> Provenance:
+    detector, second = dict(folder.settings["detector"]), recipe.quality.second
+    measured = {
+        name: value
+        for name, value in folder.settings["quality"].items()
+        if name.rpartition(".")[2] in ("detector", "model", "weights")
+    }
     return Provenance(
         model=detector.pop("model", detector.get("detector", "unknown")),
         weights=detector.pop("weights", None),
@@ -237,6 +269,9 @@ def _provenance(folder: JobFolder, recipe: GritRecipe) -> Provenance:
             "language": recipe.language.model,
             "threshold": recipe.linking.threshold,
             "nms_iou": recipe.linking.nms_iou,
+            **threshold,
+            **measured,
+            **({"second_threshold": recipe.filters.second_threshold} if second else {}),
         },
         code=folder.settings["code"],
     )

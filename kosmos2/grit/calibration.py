@@ -6,7 +6,7 @@ detector from boxes that were judged right or wrong (`fit`), and reads
 
     {"detector": {"detector": "mm-grounding-dino", "weights": "sha256:…", …},
      "score": "mean over a phrase's tokens of …",
-     "source": "scenes, seed 7, 2,000 captions; right is IoU >= 0.5",
+     "source": "truth.jsonl sha256:…, 2,000 pairs; right is IoU >= 0.5 with …",
      "command": "kosmos2 grit calibrate …",
      "steps": [[0.05, 4000, 812], [0.31, 900, 540], [0.58, 700, 651]]}
 
@@ -20,16 +20,38 @@ import json
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from kosmos2.errors import ConfigError
-from kosmos2.grit.detectors import Detector
+from kosmos2.grit.linking import SCORE_DIGITS
+from kosmos2.grit.recipe import GritRecipe
+from kosmos2.weights.tensors import sha256
 
 MIN_BOXES = 20
 """Boxes of a step before pooling: one lucky box at the top is no evidence of certainty."""
+
+
+class Scored(Protocol):
+    """Whose scores they are: a detector, or what is known of one that is not loaded."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """Return what its boxes depend on."""
+
+    @property
+    def score(self) -> str:
+        """Return what its scores are, in a sentence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known of a detector that is not loaded."""
+
+    identity: Mapping[str, str]
+    score: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +98,11 @@ class Calibration:
         at = bisect_right([each.score for each in self.steps], score)
         return self.steps[max(at - 1, 0)].share
 
+    @property
+    def boxes(self) -> int:
+        """Return how many were judged."""
+        return sum(each.boxes for each in self.steps)
+
     def precision_at(self, threshold: float) -> float:
         """Return the share of right boxes among those that a threshold keeps.
 
@@ -105,7 +132,12 @@ class Calibration:
         right = accumulate(each.right for each in reversed(self.steps))
         return [r / b for b, r in zip(boxes, right, strict=True)][::-1]
 
-    def require(self, detector: Detector) -> None:
+    def kept_at(self, threshold: float) -> float:
+        """Return the share of all judged boxes that a threshold keeps; linear between the steps."""
+        kept = list(accumulate(each.boxes for each in reversed(self.steps)))[::-1]
+        return _between(self._scores, [boxes / self.boxes for boxes in kept], threshold)
+
+    def require(self, detector: Scored) -> None:
         """Refuse a detector whose scores or weights are not those that were measured."""
         told = detector.identity
         keys = [key for key in ("detector", "weights") if key in self.detector or key in told]
@@ -153,7 +185,7 @@ def read(path: Path) -> Calibration:
 
 def fit(
     judged: Iterable[tuple[float, bool]],
-    detector: Detector,
+    detector: Scored,
     *,
     source: str,
     command: str,
@@ -187,6 +219,43 @@ def pool(steps: Sequence[Step]) -> tuple[Step, ...]:
 def carry(threshold: float, source: Calibration, target: Calibration) -> float:
     """Return the threshold of one detector that keeps boxes as precise as another's does."""
     return target.threshold_for(source.precision_at(threshold))
+
+
+def resolved(recipe: GritRecipe, detector: Scored) -> GritRecipe:
+    """Return the recipe with the threshold that its calibration gives, where it asks for one."""
+    rules = recipe.linking
+    if not (rules.precision or rules.as_of):
+        return recipe
+    measured = read(Path(recipe.detection.calibration))
+    measured.require(detector)
+    if rules.precision:
+        threshold = measured.threshold_for(rules.precision)
+    else:
+        threshold = carry(rules.threshold, read(Path(rules.as_of)), measured)
+    return replace(
+        recipe, linking=replace(rules, threshold=_just_under(threshold), precision=0.0, as_of="")
+    )
+
+
+def provenance(recipe: GritRecipe) -> dict[str, str | float]:
+    """Return where the threshold of `resolved` comes from, for a record's provenance."""
+    rules = recipe.linking
+    if not (rules.precision or rules.as_of):
+        return {}
+    told: dict[str, str | float] = {
+        "calibration": f"sha256:{sha256(Path(recipe.detection.calibration))}"
+    }
+    if rules.precision:
+        return {**told, "precision": rules.precision}
+    other = Path(rules.as_of)
+    return {**told, "as_of": f"{rules.threshold} of {other.name} sha256:{sha256(other)}"}
+
+
+def _just_under(threshold: float) -> float:
+    """Return the highest number of four digits below: a box must have more than a threshold, and
+    the calibration counts those that have as much."""
+    unit: float = 10**SCORE_DIGITS
+    return max(math.ceil(round(threshold * unit, 6)) - 1, 0) / unit
 
 
 def _steps(judged: Sequence[tuple[float, bool]]) -> list[Step]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from kosmos2.api import Kosmos2, Settings
@@ -29,6 +30,26 @@ def load(settings: Detection) -> Detector:
             truth = Path(settings.model)
             known = {str(record.id): record for record in read(truth)}
             return Oracle(known, f"{truth.name} sha256:{sha256(truth)}")
+
+
+def identity(settings: Detection) -> Mapping[str, str]:
+    """Return what the boxes of a recipe's detector depend on."""
+    return load(settings).identity
+
+
+def score(settings: Detection) -> str:
+    """Return what the scores of a recipe's detector are, in a sentence; loads no weights."""
+    match settings.name:
+        case "kosmos2":
+            return Kosmos2Detector.score
+        case "mm-grounding-dino" | "llmdet" | "grounding-dino":
+            return dino.GroundingDino.score
+        case "owlv2":
+            return owl.Owl.score
+        case "remote":
+            return remote.load(settings).score
+        case "oracle":
+            return Oracle.score
 
 
 def _kosmos2(settings: Detection) -> Kosmos2Detector:

@@ -104,7 +104,7 @@ def read_hashes(paths: Iterable[Path], distance: int) -> Hashes:
             if digits and not re.fullmatch(r"[0-9a-fA-F]{16}", digits):
                 raise ConfigError(
                     f"filters.excluded: {path}:{number} must be a hash of 16 hexadecimal digits, "
-                    f"got {digits[:40]!r}. `kosmos2 grit hash PICTURES` writes such files."
+                    f"got {digits[:40]!r}. `kosmos2 grit hash PICTURES FILE` writes such files."
                 )
             if digits:
                 known.add(int(digits, 16))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kosmos2.boxes import Box, iou
 from kosmos2.grit.phrases import Phrase
 from kosmos2.grit.recipe import Linking
 from kosmos2.records.record import Grounded
+
+SCORE_DIGITS = 4
+"""Behind the point, of a score that is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,18 +24,25 @@ class Candidate:
     score: float
 
 
+def rounded(candidate: Candidate) -> Candidate:
+    """Return a box without the last digits, in which one processor differs from another."""
+    box = Box(*(round(corner, 6) for corner in candidate.box.corners))
+    return replace(candidate, box=box, score=round(candidate.score, SCORE_DIGITS))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linked:
     """What is kept, and how many boxes or phrases went for which reason."""
 
+    kept: tuple[Candidate, ...]
+    """The surest first, as in the released records. The next two are parallel to it."""
     noun_chunks: tuple[Grounded, ...]
-    """The surest first, as in the released records."""
     ref_exps: tuple[Grounded, ...]
     dropped: tuple[tuple[str, int], ...]
 
 
 def link(phrases: Sequence[Phrase], candidates: Sequence[Candidate], rules: Linking) -> Linked:
-    """Return the entries of a record; both lists are parallel unless contained spans are dropped.
+    """Return the entries of a record; its lists are parallel.
 
     In the paper's order (section 2): overlapping boxes go, then those under the threshold.
     """
@@ -50,6 +60,7 @@ def link(phrases: Sequence[Phrase], candidates: Sequence[Candidate], rules: Link
     }
     kept = [each for each in kept if each.phrase not in inside]
     return Linked(
+        kept=tuple(kept),
         noun_chunks=tuple(_entry(phrases[each.phrase].chunk, each) for each in kept),
         ref_exps=tuple(_entry(phrases[each.phrase].expression, each) for each in kept),
         dropped=tuple((reason, count) for reason, count in dropped.items() if count),

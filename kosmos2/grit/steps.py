@@ -17,7 +17,8 @@ from kosmos2.boxes import Box
 from kosmos2.grit.detectors import Asked, Detector, Refused
 from kosmos2.grit.filters import perceptual_hash, refuse_pair
 from kosmos2.grit.language import Parser
-from kosmos2.grit.linking import Candidate
+from kosmos2.grit.linking import Candidate, rounded
+from kosmos2.grit.measures import NOTHING, Measured, Measurer, Seen, Unmeasured
 from kosmos2.grit.parse import Parse
 from kosmos2.grit.phrases import Phrase, phrases
 from kosmos2.grit.recipe import GritRecipe
@@ -25,6 +26,7 @@ from kosmos2.records.record import GroundedRecord
 
 LEVELS = ("pairs", "phrases", "boxes")
 NO_PHRASE = "no phrase to look for"
+UNMEASURED = Unmeasured()
 
 
 @dataclass(slots=True)
@@ -108,6 +110,7 @@ class Looked:
     candidates: tuple[Candidate, ...]
     phash: int | None = None
     """The picture's perceptual hash, where a filter will ask for it."""
+    measured: Measured = NOTHING
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object: the side table's row."""
@@ -118,6 +121,7 @@ class Looked:
                 [each.phrase, *each.box.corners, each.score] for each in self.candidates
             ],
             **({} if self.phash is None else {"phash": f"{self.phash:016x}"}),
+            **({} if self.measured == NOTHING else {"measured": self.measured.to_dict()}),
         }
 
     @classmethod
@@ -131,6 +135,7 @@ class Looked:
                 for phrase, *corners, score in row["candidates"]
             ),
             phash=int(row["phash"], 16) if "phash" in row else None,
+            measured=Measured.from_dict(row.get("measured", {})),
         )
 
 
@@ -145,7 +150,12 @@ class Discarded:
 
 
 def look(
-    pairs: Sequence[Pair], recipe: GritRecipe, parser: Parser, detector: Detector, funnel: Funnel
+    pairs: Sequence[Pair],
+    recipe: GritRecipe,
+    parser: Parser,
+    detector: Detector,
+    funnel: Funnel,
+    measurer: Measurer = UNMEASURED,
 ) -> list[Looked | Discarded]:
     """Return what the detector found for each pair, in order, or why it was not asked.
 
@@ -159,12 +169,11 @@ def look(
         (pair, _wanted(parse, recipe, funnel)) for pair, parse in zip(able, parses, strict=True)
     ]
     boxes = iter(detector.detect([_asked(pair, kept) for pair, kept in wanted if kept]))
-    looked = iter(
-        [
-            _looked(pair, kept, next(boxes) if kept else Refused(NO_PHRASE), recipe, funnel)
-            for pair, kept in wanted
-        ]
-    )
+    found = [
+        _looked(pair, kept, next(boxes) if kept else Refused(NO_PHRASE), recipe, funnel)
+        for pair, kept in wanted
+    ]
+    looked = iter(_measured([pair for pair, _ in wanted], found, measurer))
     return [
         _discarded(pair.id, reason, funnel) if reason else next(looked)
         for pair, reason in zip(pairs, reasons, strict=True)
@@ -204,7 +213,7 @@ def _looked(
         if kept:
             funnel.phrases.dropped[boxes.reason] += len(kept)
         return _discarded(pair.id, boxes.reason, funnel)
-    above = tuple(_rounded(each) for each in boxes if each.score >= recipe.linking.floor)
+    above = tuple(rounded(each) for each in boxes if each.score >= recipe.linking.floor)
     funnel.boxes.entered += len(boxes)
     if len(above) < len(boxes):
         funnel.boxes.dropped["under the floor"] += len(boxes) - len(above)
@@ -212,10 +221,22 @@ def _looked(
     return Looked(record=pair.record, phrases=kept, candidates=above, phash=phash)
 
 
-def _rounded(candidate: Candidate) -> Candidate:
-    """Return a box without the last digits, in which one processor differs from another."""
-    box = Box(*(round(corner, 6) for corner in candidate.box.corners))
-    return replace(candidate, box=box, score=round(candidate.score, 4))
+def _measured(
+    pairs: Sequence[Pair], looked: Sequence[Looked | Discarded], measurer: Measurer
+) -> list[Looked | Discarded]:
+    """Return the same with what was measured of those that have boxes."""
+    seen = [
+        Seen(asked=_asked(pair, each.phrases), phrases=each.phrases, candidates=each.candidates)
+        for pair, each in zip(pairs, looked, strict=True)
+        if isinstance(each, Looked) and each.candidates
+    ]
+    measured = iter(measurer.measure(seen))
+    return [
+        replace(each, measured=next(measured))
+        if isinstance(each, Looked) and each.candidates
+        else each
+        for each in looked
+    ]
 
 
 def _discarded(id: str, reason: str, funnel: Funnel) -> Discarded:

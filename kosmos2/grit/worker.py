@@ -21,6 +21,7 @@ from typing import Any
 from PIL import Image
 
 from kosmos2.errors import ImageError, Kosmos2Error, one_line
+from kosmos2.grit import quality
 from kosmos2.grit.detect import load
 from kosmos2.grit.language import Parser
 from kosmos2.grit.recipe import GritRecipe
@@ -57,6 +58,7 @@ class Looker:
         self._plan = plan
         self._parser = Parser(plan.recipe.language)
         self._detector = load(plan.recipe.detection)
+        self._scorers = quality.load(plan.recipe)
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="pictures")
 
     def prepare(self, unit: Unit) -> list[Bytes]:
@@ -95,7 +97,8 @@ class Looker:
 
     def _lines(self, pairs: Sequence[Pair | Discarded], funnel: Funnel) -> Iterator[bytes]:
         good = [pair for pair in pairs if isinstance(pair, Pair)]
-        looked = iter(look(good, self._plan.recipe, self._parser, self._detector, funnel))
+        recipe, parser, detector = self._plan.recipe, self._parser, self._detector
+        looked = iter(look(good, recipe, parser, detector, funnel, self._scorers))
         for pair in pairs:
             if isinstance(pair, Discarded):
                 funnel.pairs.entered += 1
@@ -111,6 +114,14 @@ def read_looked(path: Path) -> Iterator[Looked | Discarded]:
         for line in lines:
             row = json.loads(line)
             yield Discarded(**row["dropped"]) if "dropped" in row else Looked.from_dict(row)
+
+
+def shrunk(image: Image.Image) -> Image.Image:
+    """Return a picture as detectors and hashes see it: the same, or a smaller copy."""
+    if max(image.size) > LONGEST_SIDE:
+        image = image.copy()
+        image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BICUBIC)
+    return image
 
 
 def _line(each: Looked | Discarded) -> bytes:
@@ -160,8 +171,7 @@ def _pair(item: Item, data: Bytes, base: Path) -> Pair | Discarded:
             **{key: value for key, value in item.source.items() if key not in _OURS},
         }
     )
-    picture.image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BICUBIC)
-    return Pair(id=id, caption=item.caption, image=picture.image, record=record)
+    return Pair(id=id, caption=item.caption, image=shrunk(picture.image), record=record)
 
 
 _OURS = ("id", "image", "shard", "width", "height", "caption", "noun_chunks", "ref_exps")
