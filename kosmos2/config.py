@@ -82,7 +82,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         value = text.strip()  # an unquoted string
     *parents, last = path.strip().split(".")
     for parent in parents:
-        tree = tree.setdefault(parent, {})
+        if tree.get(parent) is None:  # not there, or an optional table that was not set
+            tree[parent] = {}
+        tree = tree[parent]
         if not isinstance(tree, dict):
             raise ConfigError(f"--set {override}: '{parent}' is no table")
     tree[last] = value
