@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from kosmos2.engine.request import Generation, Request, Score, ScoreRequest, Ste
 from kosmos2.engine.rows import Owner, Row, ScoreRow
 from kosmos2.engine.runner import Runner
 from kosmos2.engine.scheduler import Limits, Scheduler
+from kosmos2.engine.turns import Turns
 from kosmos2.errors import RequestError, VocabularyError
 from kosmos2.model import ModelConfig
 from kosmos2.vocab.special import Vocabulary
@@ -37,7 +38,7 @@ class Engine:
         self.runner = runner
         self.vocabulary = vocabulary
         self.scheduler = Scheduler(runner, vocabulary, limits)
-        self._lock = threading.RLock()
+        self._turns = Turns(self.scheduler.step)
         self._seen: dict[bytes, Tensor] = {}
 
     @property
@@ -55,26 +56,34 @@ class Engine:
             hashlib.blake2b(bytes_CYX.numpy()).digest()
             for bytes_CYX in pixels_NCYX.detach().cpu().contiguous().view(torch.uint8)
         ]
-        with self._lock:
-            new = [index for index, key in enumerate(keys) if key not in self._seen]
-            first = {keys[index]: index for index in reversed(new)}
-            if first:
-                encoded = self.encode_images(pixels_NCYX[list(first.values())])
-                self._seen.update(
-                    zip(first, (latents_QD.clone() for latents_QD in encoded), strict=True)
-                )
-            looks = []
-            for key in keys:
-                self._seen[key] = self._seen.pop(key)  # the latest are the last
-                looks.append(self._seen[key])
-            for key in list(self._seen)[:-KEPT_LOOKS]:
-                del self._seen[key]
+        return self._turns.call(partial(self._look, keys, pixels_NCYX))
+
+    def _look(self, keys: Sequence[bytes], pixels_NCYX: Tensor) -> tuple[Tensor, ...]:
+        new = [index for index, key in enumerate(keys) if key not in self._seen]
+        first = {keys[index]: index for index in reversed(new)}
+        if first:
+            encoded = self.encode_images(pixels_NCYX[list(first.values())])
+            self._seen.update(
+                zip(first, (latents_QD.clone() for latents_QD in encoded), strict=True)
+            )
+        looks = []
+        for key in keys:
+            self._seen[key] = self._seen.pop(key)  # the latest are the last
+            looks.append(self._seen[key])
+        for key in list(self._seen)[:-KEPT_LOOKS]:
+            del self._seen[key]
         return tuple(looks)
 
-    def generate(self, requests: Sequence[Request]) -> list[Generation]:
-        """Return the answers, in order; rows join as soon as others leave."""
+    def generate(
+        self, requests: Sequence[Request], wanted: Callable[[], bool] = lambda: True
+    ) -> list[Generation]:
+        """Return the answers, in order; rows join as soon as others leave.
+
+        `wanted` is asked after every step; when it says no the rows are freed, and a RequestError
+        ends the call.
+        """
         rows = [self._row(request) for request in requests]
-        self._drive(rows)
+        self._drive(rows, wanted)
         return [row.generation() for row in rows]
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
@@ -83,7 +92,7 @@ class Engine:
             self._check(request)
             _check_ids(request.continuation, self.vocabulary, "the continuation")
         rows = [ScoreRow(request) for request in requests]
-        self._drive(rows)
+        self._drive(rows, lambda: True)
         return [row.score() for row in rows]
 
     def stream(self, request: Request) -> Generator[Step, None, Generation]:
@@ -96,8 +105,7 @@ class Engine:
     def _stream(self, row: Row | BeamSearch) -> Generator[Step, None, Generation]:
         said = 0
         try:
-            with self._lock:
-                self.scheduler.submit(row)
+            self._turns.call(partial(self.scheduler.submit, row))
             while True:
                 is_over, new = row.stop is not None, row.steps[said:]
                 said += len(new)
@@ -105,30 +113,24 @@ class Engine:
                 if is_over:
                     self._check_answered(row)
                     return row.generation()
-                self._step(row)
+                self._turns.wait_for(partial(_has_news, row, said))
         finally:
-            with self._lock:
-                self.scheduler.cancel(row)
+            if row.stop is None:
+                self._turns.post(partial(self.scheduler.cancel, row))
 
-    def _drive(self, rows: Sequence[Owner]) -> None:
+    def _drive(self, rows: Sequence[Owner], wanted: Callable[[], bool]) -> None:
         try:
-            with self._lock:
-                for row in rows:
-                    self.scheduler.submit(row)
             for row in rows:
-                while row.stop is None:
-                    self._step(row)
+                self._turns.call(partial(self.scheduler.submit, row))
+            self._turns.wait_for(lambda: all(row.stop is not None for row in rows) or not wanted())
+            if not wanted():
+                raise RequestError("nobody wants the answer any more")
+            for row in rows:
                 self._check_answered(row)
         except BaseException:
-            with self._lock:
-                for row in rows:
-                    self.scheduler.cancel(row)
+            for row in rows:
+                self._turns.post(partial(self.scheduler.cancel, row))
             raise
-
-    def _step(self, row: Owner) -> None:
-        with self._lock:
-            if row.stop is None:  # another thread may have brought it to its end meanwhile
-                self.scheduler.step()
 
     def _check_answered(self, row: Owner) -> None:
         if row.stop is StopReason.CANCELLED:
@@ -150,6 +152,10 @@ class Engine:
                     f"this model reads image vectors of width {width}, "
                     f"got {latents_QD.shape[-1]}. Encode the pictures with the same model."
                 )
+
+
+def _has_news(row: Row | BeamSearch, said: int) -> bool:
+    return row.stop is not None or len(row.steps) > said
 
 
 def _check_ids(ids: Sequence[int], vocabulary: Vocabulary, name: str) -> None:
