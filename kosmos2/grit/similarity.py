@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from kosmos2.api.loading import choose_device
-from kosmos2.errors import ConfigError, RequestError
+from kosmos2.errors import ConfigError, RequestError, WeightsError
 from kosmos2.grit.recipe import Quality
 from kosmos2.grit.running import (
+    DTYPES,
     Foreign,
     ahead,
     choose_dtype,
@@ -87,10 +88,15 @@ class Similarity:
 
 def identity(quality: Quality) -> Mapping[str, str]:
     """Return what the numbers depend on; reads the weights' files, loads nothing."""
+    try:
+        weights = weights_hash(resolve(quality.similarity))
+    except WeightsError as error:
+        raise ConfigError(f"{KEY}: {error}") from error
+    kind = choose_dtype(quality.dtype, choose_device(quality.device))
     return {
         "model": quality.similarity,
-        "weights": weights_hash(resolve(quality.similarity)),
-        "precision": str(choose_dtype(quality.dtype, choose_device(quality.device))),
+        "weights": weights,
+        "precision": next(name for name, dtype in DTYPES.items() if dtype == kind),
         "transformers": str(transformers().__version__),
     }
 
