@@ -94,7 +94,6 @@ def _trainer(
     begun: Start, out: Path, sprites: Sprites, device: torch.device, ranks: Ranks
 ) -> Trainer:
     recipe = begun.recipe
-    torch.manual_seed(recipe.seed)  # the patch head's first weights are drawn from it
     teacher = Teacher(begun.tokenizer, recipe.model.num_latents)
     return Trainer(
         recipe,

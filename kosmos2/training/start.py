@@ -43,8 +43,7 @@ def begin(recipe: TrainRecipe, sprites: Sprites) -> Start:
     if not recipe.start_from:
         _refuse_adapt(recipe, "start_from names no model")
         tokenizer = build.tokenizer_for(recipe, sprites)
-        network = build.network_for(recipe, tokenizer)
-        return Start(recipe=recipe, network=network, tokenizer=tokenizer)
+        return Start(recipe=recipe, network=_new(recipe, tokenizer), tokenizer=tokenizer)
     if checkpoint.exists(Path(recipe.start_from)):
         return _from_run(recipe, Path(recipe.start_from))
     return _from_model(recipe, sprites)
@@ -72,7 +71,7 @@ def _from_run(recipe: TrainRecipe, folder: Path) -> Start:
         )
     return Start(
         recipe=recipe,
-        network=build.network_for(recipe, tokenizer),
+        network=_new(recipe, tokenizer),
         tokenizer=tokenizer,
         first=plain_weights(folder, checkpoint.last(folder)),
     )
@@ -122,7 +121,14 @@ def _from_model(recipe: TrainRecipe, sprites: Sprites) -> Start:
     state = with_vocabulary(state, old, new)
     network = skeleton(recipe.model)
     network.load_state_dict(state, strict=True, assign=True)
+    torch.manual_seed(recipe.seed)
     return Start(recipe=recipe, network=network, tokenizer=new)
+
+
+def _new(recipe: TrainRecipe, tokenizer: Tokenizer) -> Network:
+    """Return a new network, and leave the random state from which the patch head is drawn."""
+    torch.manual_seed(recipe.seed)
+    return build.network_for(recipe, tokenizer)
 
 
 def _refuse_adapt(recipe: TrainRecipe, why: str) -> None:
