@@ -17,6 +17,7 @@ from kosmos2.grit.survey import UNKNOWN, Survey
 from kosmos2.records.report import percent
 from kosmos2.records.stats import Tally
 
+MARK = "<!-- kosmos2 grit report writes this file again; without this line, it does not -->"
 LISTED = 30
 """Licences and hosts that are named."""
 LICENCES = (
@@ -41,19 +42,26 @@ def card(survey: Survey) -> str:
         _limits(survey),
         _loading(),
         _reference(),
+        MARK,
     )
     return "\n\n".join(parts) + "\n"
 
 
 def escaped(text: object) -> str:
-    """Return a text on one line in which no character means anything to Markdown or HTML."""
+    """Return a text on one line in which nothing is a tag, a mark, a link or a cell's end.
+
+    For the middle of a line: what has a meaning only where a line begins stays as it is.
+    """
     line = one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    line = re.sub(r"([\\`*_{}\[\]()#+\-.!|~$@:])", r"\\\1", line)
-    return line.replace("\\.", ".").replace("\\-", "-") if line[:1] not in "\\" else line
+    line = re.sub(r"([\\`*_\[\]|~$@])", r"\\\1", line)
+    return re.sub(r"(?i)(://|www\.)", lambda found: f"{found[1][:-1]}\\{found[1][-1]}", line)
 
 
 def _front(survey: Survey) -> str:
-    fields: list[tuple[str, object]] = [("pretty_name", survey.name), *_licence(survey.licences)]
+    fields: list[tuple[str, object]] = [
+        ("pretty_name", one_line(survey.name)),
+        *_licence(survey.licences),
+    ]
     language = survey.recipe.filters.language
     if language:
         fields.append(("language", [language]))
@@ -62,8 +70,9 @@ def _front(survey: Survey) -> str:
         ("size_categories", [_size(survey.stats.records)]),
         ("configs", [{"config_name": "default", "data_files": "records.jsonl"}]),
     ]
-    lines = (f"{name}: {json.dumps(value)}" for name, value in fields)  # JSON is YAML
-    return "\n".join(("---", *lines, "---"))
+    # JSON is YAML.
+    lines = (f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields)
+    return "\n".join(("---", *lines, "---")).replace("<", "\\u003c")
 
 
 def _licence(licences: Tally) -> list[tuple[str, object]]:
@@ -152,15 +161,15 @@ def _tallied(what: str, tally: Tally, whole: int) -> str:
 
 
 def _limits(survey: Survey) -> str:
-    linking = survey.recipe.linking
+    linking = survey.chosen.linking
     made = dict(facts.made_by(survey))
     return f"""## Known limits
 
 - The boxes are those of one detector ({escaped(made["detector"])}) and have its faults: things that
   it does not know have no box, and it may be sure and wrong. Nothing here says how often.
-- A score is the {escaped(facts.score_of(survey.recipe))}. It is no probability, and comparable only
-  with scores of the same detector and weights. The threshold ({linking.threshold:g}) is in its
-  units; the paper's 0.65 is for GLIP.
+- A score is: {escaped(facts.score_of(survey))}.
+  It is no probability, and comparable only with scores of the same detector and weights. The
+  threshold ({linking.threshold:g}) is in its units; the paper's 0.65 is for GLIP.
 - Phrases come from a parser ({escaped(made["language model"])}); where it errs, spans are wrong.
 - A phrase without a box need not be absent from its picture: its box may have been dropped."""
 

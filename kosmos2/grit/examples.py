@@ -95,11 +95,12 @@ def pair_card(outcome: Outcome, album: Album, recipe: GritRecipe) -> PageItem:
     return _card(outcome, shown, album, SMALL, "; ".join(filter(None, (note, told))))
 
 
-def box_card(outcome: Outcome, reason: str, album: Album, rules: Linking) -> PageItem:
+def box_card(outcome: Outcome, reason: str, album: Album, recipe: GritRecipe) -> PageItem:
     """Return a pair with the surest box that was dropped for a reason, and why it was."""
     looked = outcome.looked
     assert isinstance(looked, Looked)
-    gone = lost(looked, rules).get(reason) if outcome.is_linked else None
+    rules = recipe.linking
+    gone = lost(looked, recipe).get(reason) if outcome.is_linked else None
     if not gone:  # boxes of a pair that was refused as a whole
         best = max(looked.candidates, key=lambda each: each.score)
         told = f"{len(looked.candidates)} boxes; the surest: {_named(looked, best)}"

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kosmos2 import config
 from kosmos2.errors import one_line
-from kosmos2.grit.detectors import Oracle
-from kosmos2.grit.dino import GroundingDino
-from kosmos2.grit.kosmos import Kosmos2Detector
-from kosmos2.grit.owl import Owl
 from kosmos2.grit.recipe import GritRecipe
 from kosmos2.grit.survey import Survey
 from kosmos2.records.stats import Stats, Tally
@@ -25,15 +21,6 @@ NOT_RECORDED = "not recorded"
 RUNS_SHOWN = 50
 OFTEN = (100, 20, 5, 2)
 """How often a word must have been looked for before its share says anything; see `shares`."""
-_SCORES: Mapping[str, str] = {
-    "kosmos2": Kosmos2Detector.score,
-    "mm-grounding-dino": GroundingDino.score,
-    "llmdet": GroundingDino.score,
-    "grounding-dino": GroundingDino.score,
-    "owlv2": Owl.score,
-    "oracle": Oracle.score,
-}
-
 Cells = tuple[str, ...]
 
 
@@ -69,24 +56,35 @@ def compared(stats: Stats) -> list[Cells]:
 def made_by(survey: Survey) -> list[tuple[str, str]]:
     """Return what made a set, as names and texts."""
     detector = dict(survey.settings["detector"])
-    recipe = survey.recipe
     first = (detector.pop("detector", None), detector.pop("model", None))
+    quality = survey.settings.get("quality", {})
     named = [
         ("detector", ", ".join(str(part) for part in first if part)),
         ("weights", detector.pop("weights", NOT_RECORDED)),
         *((f"detector's {name}", str(value)) for name, value in sorted(detector.items())),
-        ("score", score_of(recipe)),
-        ("threshold", f"{recipe.linking.threshold:g}, in the units of that score"),
-        ("language model", recipe.language.model),
+        ("score", score_of(survey)),
+        ("threshold", _threshold(survey)),
+        ("language model", survey.recipe.language.model),
+        *((f"measured: {name}", str(value)) for name, value in sorted(quality.items())),
         ("code", str(survey.settings.get("code", NOT_RECORDED))),
         ("commit", str(survey.settings.get("commit", NOT_RECORDED))),
     ]
     return [(name, one_line(text)) for name, text in named]
 
 
-def score_of(recipe: GritRecipe) -> str:
-    """Return what the scores of a recipe's detector are."""
-    return _SCORES.get(recipe.detection.name, f"{NOT_RECORDED}; ask the detector")
+def score_of(survey: Survey) -> str:
+    """Return what the scores of the detector are, as it said when it was asked."""
+    return one_line(survey.settings.get("score") or NOT_RECORDED)
+
+
+def _threshold(survey: Survey) -> str:
+    rules = survey.recipe.linking
+    told = f"{survey.chosen.linking.threshold:g}, in the units of that score"
+    if rules.precision:
+        return f"{told}; by calibration, for a precision of {rules.precision:g}"
+    if rules.as_of:
+        return f"{told}; by calibration, as {rules.threshold:g} of another detector"
+    return told
 
 
 def command(survey: Survey) -> str:
@@ -104,11 +102,7 @@ def command(survey: Survey) -> str:
 
 def toml(recipe: GritRecipe) -> str:
     """Return a recipe as the file that `config.load` reads back to an equal one."""
-    tables = config.as_tree(recipe).items()
-    return "\n".join(
-        f"[{table}]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())
-        for table, values in tables
-    )
+    return "\n".join(_tables(config.as_tree(recipe), ""))
 
 
 def runs(survey: Survey) -> tuple[Cells, list[Cells]]:
@@ -178,6 +172,15 @@ def _ratio(part: int, whole: int) -> str:
 
 def _word(text: str) -> str:
     return text if text and all(c.isalnum() or c in "._-" for c in text) else json.dumps(text)
+
+
+def _tables(tree: Mapping[str, Any], name: str) -> Iterator[str]:
+    inner = {key: value for key, value in tree.items() if isinstance(value, Mapping)}
+    own = {key: value for key, value in tree.items() if key not in inner and value is not None}
+    if own:
+        yield f"[{name}]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in own.items())
+    for key, value in inner.items():
+        yield from _tables(value, f"{name}.{key}" if name else key)
 
 
 def _toml(value: object) -> str:

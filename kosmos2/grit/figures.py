@@ -24,6 +24,7 @@ section { margin-top: 1.4rem; } section:first-child { margin-top: 0; }
 .funnel tr.lost th { padding-left: 1.4rem; }
 .sum { margin: 0.5rem 0 0; color: var(--soft); font-size: 0.82rem; } .sum.bad { color: var(--bad);
   font-weight: 600; }
+.thirds { grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); }
 .wide svg { max-width: none; } svg .gone { fill: var(--lost); }
 svg .mark { stroke: var(--bad); stroke-width: 1.5; stroke-dasharray: 5 4; }
 svg .mark-name { fill: var(--bad); text-anchor: start; font-size: 12px; }
@@ -32,8 +33,9 @@ svg .mark-name { fill: var(--bad); text-anchor: start; font-size: 12px; }
 .plain tr { background: none; } .plain td, .plain th { padding: 0.25rem 0.7rem 0.25rem 0;
   border-bottom: 1px solid var(--line); width: auto; vertical-align: top; }
 .plain thead th { color: var(--soft); font-size: 0.8rem; }
-.plain thead th + th { text-align: right; }
-.plain td.words { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+.plain .figure { text-align: right; }
+.plain td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+.plain td.figure { white-space: nowrap; }
 .plain { overflow-x: auto; }
 .reason { margin: 1.1rem 0 0.6rem; font-size: 1rem; } .reason span { color: var(--soft);
   font-weight: 400; }
@@ -92,7 +94,6 @@ def scores(kept: Histogram, dropped: Histogram, threshold: float, note: str) -> 
         good, bad = kept.counts[number], dropped.counts[number]
         low, high = ((_BASE - _TOP) * count / highest for count in (good, bad))
         x, wide = number * step + 0.08 * step, 0.84 * step
-        middle = (number + 0.5) * step
         bars.append(
             f"<g><title>score {escape(label)}: {good:,} kept, {bad:,} dropped</title>"
             f'<rect class="reach" x="{number * step:.1f}" y="0" width="{step:.1f}" '
@@ -101,16 +102,24 @@ def scores(kept: Histogram, dropped: Histogram, threshold: float, note: str) -> 
             f'height="{low:.1f}"/>'
             f'<rect class="gone" x="{x:.1f}" y="{_BASE - low - high:.1f}" width="{wide:.1f}" '
             f'height="{high:.1f}"/>'
-            f'<text class="tick" x="{middle:.1f}" y="{_BASE + 15}">{escape(label)}</text></g>'
+            "</g>"
         )
     drawing = (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Scores of boxes">'
-        f'{"".join(bars)}<path class="base" d="M0 {_BASE}.5H{_WIDTH}"/>{_mark(threshold)}'
+        f'<svg viewBox="-14 0 {_WIDTH + 28} {_HEIGHT}" role="img" '
+        'aria-label="Scores of boxes">'
+        f'{"".join(bars)}<path class="base" d="M0 {_BASE}.5H{_WIDTH}"/>{_ticks()}{_mark(threshold)}'
         f'<text class="axis" x="{_WIDTH / 2:.0f}" y="{_HEIGHT - 10}">score</text></svg>'
         '<p class="key"><i></i>kept<i class="gone"></i>dropped, for whatever reason</p>'
     )
     told = f"{kept.n:,} kept, {dropped.n:,} dropped; {note}"
     return f'<div class="wide">{panel("Scores of boxes", told, drawing)}</div>'
+
+
+def _ticks() -> str:
+    return "".join(
+        f'<text class="tick" x="{tenth / 10 * _WIDTH:.1f}" y="{_BASE + 15}">{tenth / 10:g}</text>'
+        for tenth in range(11)
+    )
 
 
 def _mark(threshold: float) -> str:
@@ -124,13 +133,27 @@ def _mark(threshold: float) -> str:
 
 
 def plain(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of texts without bars; the first cell of a row is its name."""
-    head = "".join(f'<th scope="col">{escape(each)}</th>' for each in heads)
+    """Return a table without bars; the first cell of a row is its name.
+
+    A column is aligned as its first cell asks: numbers to the right.
+    """
+    kinds = ["", *(_kind(cell) for _, *cells in rows[:1] for cell in cells)]
+    kinds += [""] * (len(heads) - len(kinds))
+    head = "".join(
+        f'<th scope="col"{kind}>{escape(each)}</th>'
+        for each, kind in zip(heads, kinds, strict=True)
+    )
     body = "".join(
         f'<tr><th scope="row">{escape(name)}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        + "".join(
+            f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(cells, kinds[1:], strict=True)
+        )
         + "</tr>"
         for name, *cells in rows
     )
     inside = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
     return f'<div class="plain"><table>{inside}</table></div>'
+
+
+def _kind(cell: str) -> str:
+    return ' class="figure"' if cell[:1].isdigit() and len(cell) < 20 else ""

@@ -46,7 +46,7 @@ def link(phrases: Sequence[Phrase], candidates: Sequence[Candidate], rules: Link
 
     In the paper's order (section 2): overlapping boxes go, then those under the threshold.
     """
-    ordered = sorted(candidates, key=lambda each: (-each.score, each.phrase, each.box.corners))
+    ordered = surest_first(candidates)
     apart = suppress(ordered, rules.nms_iou)
     sure = [each for each in apart if each.score > rules.threshold]
     kept = _most(sure, rules.boxes_per_phrase)
@@ -65,6 +65,11 @@ def link(phrases: Sequence[Phrase], candidates: Sequence[Candidate], rules: Link
         ref_exps=tuple(_entry(phrases[each.phrase].expression, each) for each in kept),
         dropped=tuple((reason, count) for reason, count in dropped.items() if count),
     )
+
+
+def surest_first(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return candidates by their score; equal ones in an order of their own, whatever came in."""
+    return sorted(candidates, key=lambda each: (-each.score, each.phrase, each.box.corners))
 
 
 def suppress(ordered: Sequence[Candidate], threshold: float) -> list[Candidate]:

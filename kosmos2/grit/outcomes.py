@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from kosmos2.errors import ConfigError, RecordError, one_line
 from kosmos2.grit.build import DROPPED, FUNNEL, RECIPE, RECORDS
-from kosmos2.grit.linking import Candidate, link
-from kosmos2.grit.recipe import Linking
-from kosmos2.grit.select import UNSURE
+from kosmos2.grit.linking import Candidate, link, suppress, surest_first
+from kosmos2.grit.measures import columns_of_boxes, refuse_boxes
+from kosmos2.grit.recipe import GritRecipe
+from kosmos2.grit.select import ALL_REFUSED, UNSURE
 from kosmos2.grit.steps import Discarded, Looked
 from kosmos2.grit.worker import LOOKED, read_looked
 from kosmos2.records.record import GroundedRecord
@@ -45,7 +46,7 @@ class Outcome:
     def is_linked(self) -> bool:
         """Whether its boxes were compared with the threshold: it was not refused before."""
         return isinstance(self.looked, Looked) and (
-            isinstance(self.became, GroundedRecord) or self.became.reason == UNSURE
+            isinstance(self.became, GroundedRecord) or self.became.reason in (UNSURE, ALL_REFUSED)
         )
 
     @property
@@ -91,34 +92,27 @@ def outcomes(folder: JobFolder, out: Path, tell: Callable[[int, int], None]) -> 
     tell(len(names), len(names))
 
 
-def lost(looked: Looked, rules: Linking) -> dict[str, list[Candidate]]:
-    """Return the boxes that linking drops by reason, the surest first.
+def lost(looked: Looked, recipe: GritRecipe) -> dict[str, list[Candidate]]:
+    """Return the boxes of a linked pair that were dropped by reason, the surest first.
 
     `link` says only how many: here it is asked with one rule after the other.
     """
-    first = replace(rules, threshold=0.0, boxes_per_phrase=_NO_LIMIT, contained="keep")
-    steps = (
-        first,
-        replace(first, threshold=rules.threshold),
-        replace(rules, contained="keep"),
-        rules,
+    rules, ordered = recipe.linking, surest_first(looked.candidates)
+    loose = replace(rules, boxes_per_phrase=_NO_LIMIT, contained="keep")
+    steps = (loose, replace(rules, contained="keep"), rules)
+    kept: list[Sequence[Candidate]] = [suppress(ordered, rules.nms_iou)]
+    kept += [link(looked.phrases, looked.candidates, each).kept for each in steps]
+    found: dict[str, list[Candidate]] = {}
+    for reason, before, after in zip(STAGES, [ordered, *kept], kept, strict=False):
+        gone = Counter(before) - Counter(after)
+        found[reason] = [each for each in before if gone[each]]
+    columns = columns_of_boxes(
+        looked.candidates, kept[-1], looked.measured, recipe.quality, recipe.filters
     )
-    left = [list(looked.candidates), *(_kept(looked, each) for each in steps)]
-    return {
-        reason: sorted((each for each in before if each not in after), key=lambda one: -one.score)
-        for reason, (before, after) in zip(STAGES, pairwise(left), strict=True)
-        if len(before) > len(after)
-    }
-
-
-def _kept(looked: Looked, rules: Linking) -> list[Candidate]:
-    linked = link(looked.phrases, looked.candidates, rules)
-    keys = {(entry[:2], entry[2:]) for entry in linked.noun_chunks}
-    return [
-        each
-        for each in looked.candidates
-        if (looked.phrases[each.phrase].chunk, (*each.box.corners, each.score)) in keys
-    ]
+    refused = refuse_boxes(columns, len(kept[-1]), recipe.filters)
+    for each, reason in zip(kept[-1], refused, strict=True):
+        found.setdefault(reason, []).append(each)
+    return {reason: gone for reason, gone in found.items() if reason and gone}
 
 
 class _Ahead(Generic[T]):

@@ -35,7 +35,7 @@ def report(survey: Survey, album: Album) -> str:
     sections = [
         section("", "tiles", _tiles(survey)),
         section("", "", [_verdict(survey)]),
-        section("The funnel", "panels", _funnel(survey)),
+        section("The funnel", "panels thirds", _funnel(survey)),
         section("Beside GRIT", "", [_beside(survey)]),
         section("Scores", "", [_scores(survey)]),
         section("Counts and sizes", "panels", _charts(survey)),
@@ -113,9 +113,9 @@ def _beside(survey: Survey) -> str:
 
 
 def _scores(survey: Survey) -> str:
-    linking = survey.recipe.linking
+    linking = survey.chosen.linking
     note = (
-        f"a score is the {facts.score_of(survey.recipe)}; boxes under the floor of "
+        f"a score is: {facts.score_of(survey)}. Boxes under the floor of "
         f"{linking.floor:g} are not kept to be counted. The paper's 0.65 is for GLIP's score and "
         "says nothing about another's."
     )
@@ -183,9 +183,9 @@ def _dropped(title: str, level: str, survey: Survey, album: Album, cards: Cards)
     for reason, n in sorted(ledger.dropped.items(), key=lambda pair: (-pair[1], pair[0])):
         shown = survey.samples.of((level, reason))
         items = (
-            pair_card(each, album, survey.recipe)
+            pair_card(each, album, survey.chosen)
             if level == "pairs"
-            else box_card(each, reason, album, survey.recipe.linking)
+            else box_card(each, reason, album, survey.chosen)
             for each in shown
         )
         told = f"{n:,} of {ledger.entered:,}, {percent(n, ledger.entered)}"

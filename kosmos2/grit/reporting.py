@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kosmos2.grit.card import card
+from kosmos2.errors import ConfigError, one_line
+from kosmos2.grit.card import MARK, card
 from kosmos2.grit.examples import Album
 from kosmos2.grit.report import report
 from kosmos2.grit.survey import Wish, survey
@@ -27,12 +28,20 @@ def write(out: Path, wish: Wish, tell: Callable[[int, int], None]) -> Written:
 
     `tell` hears of units read, and of how many. The same folder makes the same bytes.
     """
+    _refuse_to_overwrite(out / CARD)
     made = survey(out, wish, tell)
     album = Album(out, made.samples.all())
     texts = {out / REPORT: report(made, album), out / CARD: card(made)}
     for path, text in texts.items():
         _write(path, text)
     return Written(files=tuple(texts), faults=tuple(made.faults))
+
+
+def _refuse_to_overwrite(path: Path) -> None:
+    if path.is_file() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+        raise ConfigError(
+            f"{one_line(path)} is there and was not written by `kosmos2 grit report`: rename it"
+        )
 
 
 def _write(path: Path, text: str) -> None:

@@ -11,16 +11,17 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from kosmos2.errors import one_line
+from kosmos2.grit import calibration
 from kosmos2.grit.build import FUNNEL, RUNS, recipe_of
-from kosmos2.grit.linking import link
 from kosmos2.grit.outcomes import Outcome, outcomes, settings_of
-from kosmos2.grit.recipe import GritRecipe
+from kosmos2.grit.recipe import Filters, GritRecipe
+from kosmos2.grit.select import Selection
 from kosmos2.grit.spread import Columns
 from kosmos2.grit.steps import LEVELS, Discarded, Funnel, Ledger, Looked
 from kosmos2.records.formats.labels import class_name
@@ -95,6 +96,10 @@ class Survey:
     settings: Mapping[str, Any]
     """What the looking depended on, as looked/job.json has it."""
     recipe: GritRecipe
+    """As it was asked for."""
+    chosen: GritRecipe
+    """The same with the threshold that a calibration file gave, where it asks for one."""
+    selection: Selection
     told: Funnel
     """The funnel that was written with the records."""
     runs: list[dict[str, Any]]
@@ -170,24 +175,27 @@ class Survey:
             return
         self._add_phrases(outcome, looked)
         self._add_scores(outcome, looked)
-        for reason, count in link(looked.phrases, looked.candidates, self.recipe.linking).dropped:
-            self._drop("boxes", reason, count, outcome)
+        for level in ("phrases", "boxes"):
+            for reason, count in getattr(self._chosen_again(looked), level).dropped.items():
+                self._drop(level, reason, count, outcome)
+
+    def _chosen_again(self, looked: Looked) -> Funnel:
+        """Return the ledgers of one pair that no filter refuses as a whole."""
+        self.selection.funnel = Funnel()
+        self.selection.record(looked)
+        return self.selection.funnel
 
     def _add_phrases(self, outcome: Outcome, looked: Looked) -> None:
-        ledger = self.funnel.phrases
         kept = {entry[:2] for entry in _entries(outcome)}
-        with_box = {each.phrase for each in looked.candidates}
-        for number, phrase in enumerate(looked.phrases):
+        for phrase in looked.phrases:
             words = class_name(looked.record.caption[slice(*phrase.chunk)])
             noun = words.rpartition(" ")[2]
             self.asked.add(words)
             self.asked_nouns.add(noun)
             if phrase.chunk in kept:
-                ledger.left += 1
+                self.funnel.phrases.left += 1
                 self.found.add(words)
                 self.found_nouns.add(noun)
-            else:
-                ledger.dropped["its boxes were dropped" if number in with_box else "no box"] += 1
 
     def _add_scores(self, outcome: Outcome, looked: Looked) -> None:
         entries = _entries(outcome)
@@ -201,6 +209,7 @@ class Survey:
     def _drop(self, level: str, reason: str, count: int, outcome: Outcome) -> None:
         if count:
             getattr(self.funnel, level).dropped[reason] += count
+        if count and level != "phrases":
             self.samples.offer((level, reason), outcome, self.wish.examples)
 
     def close(self) -> None:
@@ -215,11 +224,14 @@ def survey(out: Path, wish: Wish, tell: Callable[[int, int], None]) -> Survey:
     """Read a folder of `grit build`; `tell` hears of units read, and of how many."""
     known = settings_of(out)
     recipe = recipe_of(out)
+    chosen = calibration.resolved(recipe, _detector(known))
     with JobFolder.open(out / "looked", known) as folder:
         made = Survey(
             name=out.absolute().name,
             settings=known,
             recipe=recipe,
+            chosen=chosen,
+            selection=Selection(_without_whole(chosen), None),
             told=Funnel.from_counts(json.loads((out / FUNNEL).read_text(encoding="utf-8"))),
             runs=_runs(out / RUNS),
             quarantined=folder.quarantined(),
@@ -231,6 +243,23 @@ def survey(out: Path, wish: Wish, tell: Callable[[int, int], None]) -> Survey:
             made.add(outcome)
     made.close()
     return made
+
+
+def _detector(known: Mapping[str, Any]) -> calibration.Known:
+    return calibration.Known(identity=known["detector"], score=known.get("score", ""))
+
+
+def _without_whole(recipe: GritRecipe) -> GritRecipe:
+    """Return the recipe without the filters that refuse a whole pair: dropped.jsonl tells those."""
+    off = Filters()
+    filters = replace(
+        recipe.filters,
+        duplicate_bits=off.duplicate_bits,
+        excluded=(),
+        max_nsfw=off.max_nsfw,
+        min_similarity=off.min_similarity,
+    )
+    return replace(recipe, filters=filters)
 
 
 def _entries(outcome: Outcome) -> tuple[Grounded, ...]:
