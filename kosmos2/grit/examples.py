@@ -11,8 +11,10 @@ from PIL import Image
 from kosmos2.boxes import iou
 from kosmos2.errors import Kosmos2Error, RequestError, one_line
 from kosmos2.grit.linking import Candidate
+from kosmos2.grit.measures import columns_of_boxes
 from kosmos2.grit.outcomes import STAGES, Outcome, lost
 from kosmos2.grit.recipe import GritRecipe, Linking
+from kosmos2.grit.select import UNSURE
 from kosmos2.grit.steps import Discarded, Looked
 from kosmos2.grounding.page import PageItem
 from kosmos2.images import open_picture
@@ -27,6 +29,7 @@ LARGE, SMALL = 640, 360
 """Pixels at the longer side: of records, of examples of what was dropped."""
 LONGEST = 400
 """Characters of a caption that is no record's, and of a note."""
+NO_PICTURE = "no picture: "
 _OVERLAP, _UNDER, _MORE, _INSIDE = STAGES
 
 
@@ -47,7 +50,7 @@ class Album:
         try:
             image = open_picture(self._bytes(outcome)).image
         except (Kosmos2Error, OSError) as error:
-            return None, f"no picture: {_cut(one_line(error))}"
+            return None, f"{NO_PICTURE}{_cut(one_line(error))}"
         image.thumbnail((side, side), Image.Resampling.BICUBIC)
         return image, ""
 
@@ -89,8 +92,11 @@ def pair_card(outcome: Outcome, album: Album, recipe: GritRecipe) -> PageItem:
         told = "the detector gave no box"
     else:
         told = f"surest: {_named(outcome.looked, best)}"
-        if outcome.is_linked:
+        if outcome.became.reason == UNSURE:
             told += f", and it needs more than {recipe.linking.threshold:g}"
+        elif outcome.is_linked:
+            reasons = lost(outcome.looked, recipe)
+            told += f": {next(why for why, boxes in reasons.items() if best in boxes)}"
     shown = _with(outcome.looked, () if best is None else (best,))
     return _card(outcome, shown, album, SMALL, "; ".join(filter(None, (note, told))))
 
@@ -121,7 +127,22 @@ def box_card(outcome: Outcome, reason: str, album: Album, recipe: GritRecipe) ->
         told += f" is one too many: a phrase may have {rules.boxes_per_phrase}"
     elif reason == _INSIDE:
         told += f" lies inside {_around(looked, first)}"
+    else:
+        told += _measured(looked, first, recipe)
     return _card(outcome, _with(looked, shown), album, SMALL, told)
+
+
+def _measured(looked: Looked, box: Candidate, recipe: GritRecipe) -> str:
+    """Return what was measured of a box, and what the filters ask for."""
+    filters = recipe.filters
+    columns = columns_of_boxes(looked.candidates, [box], looked.measured, recipe.quality, filters)
+    asked = {"round_trip": filters.min_round_trip, "agreement": filters.min_agreement}
+    return "".join(
+        f", {name.replace('_', ' ')} {'not known' if value is None else f'{value:g}'} of at least "
+        f"{asked[name]:g}"
+        for name, (value,) in columns.items()
+        if asked.get(name)
+    )
 
 
 def _surer(looked: Looked, box: Candidate, rules: Linking) -> list[Candidate]:
@@ -150,7 +171,7 @@ def _around(looked: Looked, box: Candidate) -> str:
 
 def _named(looked: Looked, box: Candidate) -> str:
     start, end = looked.phrases[box.phrase].chunk
-    return f"“{looked.record.caption[start:end]}” {box.score:.2f}"
+    return f"“{looked.record.caption[start:end]}” {box.score:g}"
 
 
 def _with(looked: Looked, boxes: Sequence[Candidate]) -> GroundedRecord:
@@ -166,7 +187,9 @@ def _card(outcome: Outcome, record: GroundedRecord, album: Album, side: int, not
     if picture is None:
         picture = empty_picture(record)
         picture.thumbnail((side, side))
-    told = "; ".join(dict.fromkeys(filter(None, (note, problem))))
+    if problem.removeprefix(NO_PICTURE) in note:  # it says so itself
+        problem = ""
+    told = "; ".join(filter(None, (note, problem)))
     return PageItem(name=_cut(outcome.id), image=picture, grounded=grounded(record), note=told)
 
 

@@ -14,7 +14,7 @@ _WIDTH, _HEIGHT, _TOP, _BASE = 860, 250, 30, 196
 STYLE = """
 :root { --lost: #b9b4a8; --bad: #c22f2f; --good: #1f7a47; }
 @media (prefers-color-scheme: dark) { :root { --lost: #5f646d; --bad: #f07070; --good: #5cc48c; } }
-section { margin-top: 1.4rem; } section:first-child { margin-top: 0; }
+section { margin-top: 0.6rem; } section:first-child { margin-top: 0; }
 .verdict { margin: 0; padding: 0.7rem 1.1rem; border-left: 4px solid var(--good);
   font-size: 0.95rem; background: var(--card); border-radius: 6px; overflow-wrap: anywhere; }
 .verdict.bad { border-color: var(--bad); } .verdict.bad b { color: var(--bad); }
@@ -34,6 +34,7 @@ svg .mark-name { fill: var(--bad); text-anchor: start; font-size: 12px; }
   border-bottom: 1px solid var(--line); width: auto; vertical-align: top; }
 .plain thead th { color: var(--soft); font-size: 0.8rem; }
 .plain .figure { text-align: right; }
+.plain td + td { padding-left: 1.2rem; }
 .plain td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .plain td.figure { white-space: nowrap; }
 .plain { overflow-x: auto; }

@@ -101,8 +101,8 @@ def _funnel(survey: Survey) -> list[str]:
     told = survey.told
     return [
         figures.funnel("Image–text pairs", told.pairs),
-        figures.funnel("Phrases (noun chunks of the captions)", told.phrases),
-        figures.funnel("Boxes (of phrases that were looked for)", told.boxes),
+        figures.funnel("Phrases", told.phrases),
+        figures.funnel("Boxes", told.boxes),
     ]
 
 
@@ -201,7 +201,7 @@ def _dropped(title: str, level: str, survey: Survey, album: Album, cards: Cards)
 def _gallery(survey: Survey, album: Album, cards: Cards) -> list[str]:
     shown = survey.samples.of((GALLERY, ""))
     items = (record_card(each, album) for each in shown)
-    return [section("Some of the records", "cards", cards(items))] if shown else []
+    return [section("Some of the records", "cards thirds", cards(items))] if shown else []
 
 
 def _sources(survey: Survey) -> list[str]:
