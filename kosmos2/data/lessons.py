@@ -9,6 +9,7 @@ from kosmos2 import tasks
 from kosmos2.boxes import Box
 from kosmos2.grounding import markup
 from kosmos2.grounding.spans import GroundedText
+from kosmos2.tasks import Task
 from kosmos2.vocab.special import Tag
 from kosmos2.vocab.tokenizer import ImageSlot, Tokenizer
 
@@ -50,6 +51,9 @@ class Passage:
         return self
 
 
+_OPEN = (ImageSlot(), Tag.GROUNDING)
+
+
 class Teacher:
     """Writes lessons with the very prompts that inference uses (`tasks`)."""
 
@@ -58,6 +62,10 @@ class Teacher:
         self.num_latents = num_latents
         self.vocabulary = tokenizer.vocabulary
         self._prefix = tokenizer.encode((ImageSlot(),), num_latents=num_latents)
+
+    def begin(self) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        """Return the ids and the image mask of `<s>` alone, for text without a picture."""
+        return (self.vocabulary.bos,), (False,)
 
     def prefix(self) -> tuple[tuple[int, ...], tuple[bool, ...]]:
         """Return the ids and the image mask of `<s> <image> ... </image>`."""
@@ -90,6 +98,29 @@ class Teacher:
     def ask(self, question: str, answer: str) -> Lesson:
         """Return a question and its answer."""
         return self._lesson(self._prompt(tasks.ask(question)), self.tokenizer.encode_text(answer))
+
+    def complete(self, sentence: GroundedText, ending: str) -> Lesson:
+        """Return the beginning of a sentence with boxes, to be read, and its ending."""
+        segments = markup.segments(sentence, self.tokenizer.grid)
+        begin = self._prompt(tasks.Prompt(task=Task.MARKUP, segments=(*_OPEN, *segments)))
+        return self._lesson(begin, self.tokenizer.encode_text(ending))
+
+    def ids(self, answer: Sequence[int]) -> Lesson:
+        """Return ids that somebody else has written, all of which are learnt."""
+        return self._lesson((), answer)
+
+    def talk(self, turns: Sequence[tuple[str, str]]) -> Passage:
+        """Return questions and answers in turn: every answer is learnt, and that it ends there.
+
+        The first question stands where `ask` puts it, the others behind the answer before.
+        """
+        ids: list[int] = []
+        learnt: list[bool] = []
+        for question, answer in turns:
+            lesson = self.ask(question, answer)
+            ids += (*lesson.prompt, *lesson.answer)
+            learnt += (*(False for _ in lesson.prompt), *(True for _ in lesson.answer))
+        return Passage(ids=tuple(ids), learnt=tuple(learnt), image_mask=(False,) * len(ids))
 
     def _prompt(self, prompt: tasks.Prompt) -> tuple[int, ...]:
         encoded = self.tokenizer.encode(prompt.segments, num_latents=self.num_latents)

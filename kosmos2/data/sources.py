@@ -1,13 +1,10 @@
-"""Where pictures and their lessons come from: live scenes, or grounded records with image files.
+"""Where rows come from: what a source is, live scenes, and the order of finite sources.
 
 A source is a pure function of an index, so that any worker may compute any sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -16,11 +13,9 @@ from kosmos2 import images
 from kosmos2.data.collate import Row, pack
 from kosmos2.data.ledger import Rejected
 from kosmos2.data.lessons import Lesson, Teacher
-from kosmos2.data.patches import BACKGROUND, patch_targets, unknown
-from kosmos2.errors import RecordError
-from kosmos2.grounding.spans import GroundedText, Phrase
-from kosmos2.model.config import VisionConfig
-from kosmos2.records.record import GroundedRecord
+from kosmos2.data.order import Epochs
+from kosmos2.data.patches import BACKGROUND, patch_targets
+from kosmos2.model.decoder import PADDING_ID
 from kosmos2.scenes.maker import SceneMaker
 from kosmos2.scenes.scene import Scene
 
@@ -63,72 +58,36 @@ class SceneSource:
         return lessons[: self.max_lessons]
 
 
-class RecordSource:
-    """Grounded records whose pictures are files below one folder."""
+class Finite(Protocol):
+    """Samples by number. What is drawn for a sample is drawn from `rng` alone."""
 
-    def __init__(
-        self,
-        records: Sequence[GroundedRecord],
-        folder: Path,
-        teacher: Teacher,
-        config: VisionConfig,
-    ) -> None:
-        if not records:
-            raise RecordError("no records to train on")
-        for record in records:
-            _check_trainable(record)
-        self.records = records
-        self.folder = folder
-        self.teacher = teacher
-        self.config = config
+    def __len__(self) -> int: ...
 
-    def row(self, index: int) -> Row:
-        """Return record `index` (they repeat): its caption, its expressions found and described."""
-        record = self.records[index % len(self.records)]
-        assert record.image is not None
-        image = images.load(self.folder / record.image)
-        square = images.to_square(image, self.config.image_size)
-        grounded = roots(record.grounded("ref_exps"))
-        if not grounded.phrases:  # as published: without boxes no <grounding> either
-            lessons = [self.teacher.plain_caption(grounded.text)]
-        else:
-            lessons = [self.teacher.grounded_caption(grounded)]
-        for phrase in grounded.phrases:
-            lessons.append(self.teacher.find(grounded.phrase_text(phrase), phrase.boxes))
-            lessons.append(self.teacher.describe(phrase.boxes[0], grounded.phrase_text(phrase)))
-        patches = unknown(self.config.patches_per_side)
-        return pack(images.to_tensor(np.asarray(square)), patches, self.teacher.prefix(), lessons)
+    def sample(self, number: int, rng: np.random.Generator) -> Row | Rejected:
+        """Return the packed row of a sample, or why there is none."""
+        ...
 
 
-def roots(grounded: GroundedText) -> GroundedText:
-    """Return the caption with only the phrases that lie in no other phrase (B.3 of the spec)."""
-    phrases = grounded.phrases
+class Shuffled:
+    """Finite samples without end: each once an epoch, each epoch in an order of its own."""
 
-    def inside_another(phrase: Phrase) -> bool:
-        return any(
-            other.start <= phrase.start
-            and phrase.end <= other.end
-            and (other.start, other.end) != (phrase.start, phrase.end)
-            for other in phrases
-        )
+    def __init__(self, finite: Finite, *, seed: int, most_positions: int) -> None:
+        self.finite = finite
+        self.order = Epochs(len(finite), seed)
+        self.most_positions = most_positions
 
-    kept = tuple(phrase for phrase in phrases if not inside_another(phrase))
-    return GroundedText(text=grounded.text, phrases=kept)
-
-
-def _check_trainable(record: GroundedRecord) -> None:
-    """Refuse at the start of a run what would end it in the middle."""
-    where = f"record {record.id}"
-    if record.image is None:
-        raise RecordError(f"{where}: no image path, so it cannot be trained on")
-    grounded = roots(record.grounded("ref_exps"))
-    for before, phrase in pairwise(grounded.phrases):
-        if phrase.start < before.end:
-            raise RecordError(
-                f"{where}: the expressions {grounded.phrase_text(before)!r} and "
-                f"{grounded.phrase_text(phrase)!r} overlap, and markup cannot say that; "
-                "leave one of them out"
-            )
+    def row(self, index: int) -> Row | Rejected:
+        """Return the row of draw `index`; one that is too long for the model is rejected."""
+        number, epoch = self.order.place(index)
+        rng = np.random.Generator(np.random.PCG64([self.order.seed, number, epoch]))
+        row = self.finite.sample(number, rng)
+        if isinstance(row, Rejected):
+            return row
+        last = max(row.positions) - PADDING_ID
+        if last > self.most_positions:
+            detail = f"sample {number + 1}: {last} positions, the model has {self.most_positions}"
+            return Rejected("too long", detail)
+        return row
 
 
 def _caption(scene: Scene, teacher: Teacher, rng: np.random.Generator) -> Lesson:

@@ -80,7 +80,12 @@ def read_list(path: Path, start: int = 0, stop: int | None = None) -> Iterator[I
     """Yield the items of a list that `write_list` wrote, those with the numbers [start, stop)."""
     with path.open("rb") as lines:
         for line in islice(lines, start, stop):
-            yield _from_dict(json.loads(line))
+            yield item_of_line(line)
+
+
+def item_of_line(line: bytes) -> Item:
+    """Return the item of one line that `write_list` wrote."""
+    return _from_dict(json.loads(line))
 
 
 def _slug(text: str) -> str:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 
 import torch
 
 from kosmos2.data.lessons import Teacher
+from kosmos2.data.opening import Reader, data_cache, open_source, words_of
 from kosmos2.data.recipe import SourceRecipe
-from kosmos2.data.sources import RecordSource, SceneSource, Source
+from kosmos2.data.sources import SceneSource, Source
 from kosmos2.model.config import ModelConfig
 from kosmos2.model.network import Network
-from kosmos2.records.store import read, root_of
 from kosmos2.scenes.gallery import Sprites
 from kosmos2.scenes.maker import SceneMaker
 from kosmos2.scenes.recipe import Crowd, SceneRecipe
@@ -24,14 +23,18 @@ from kosmos2.vocab.tokenizer import Tokenizer, train_tokenizer
 
 VOCABULARY_SCENES = 3000
 """As many scenes teach a new vocabulary its words."""
+VOCABULARY_ROWS = 200_000
+"""As many rows of each file do."""
+ORDER_SEED = 7_368_787
+"""Times a source's number, added to a run's seed: the seed of the source's order."""
 EVALUATION_SEED = 1_000_003
 """Added to a run's seed for the scenes of every split but "train"."""
 
 
 def tokenizer_for(recipe: TrainRecipe, sprites: Sprites) -> Tokenizer:
-    """Return a vocabulary learnt from scenes as of the first source, and from all records."""
+    """Return a vocabulary learnt from scenes as of the first source, and from all files."""
     maker = scene_maker(recipe, recipe.sources[0], sprites, split="train")
-    texts = chain(_scene_texts(maker, VOCABULARY_SCENES), _record_texts(recipe))
+    texts = chain(_scene_texts(maker, VOCABULARY_SCENES), _file_texts(recipe))
     return train_tokenizer(texts, num_pieces=recipe.num_pieces, bins=recipe.bins)
 
 
@@ -46,7 +49,7 @@ def network_for(recipe: TrainRecipe, tokenizer: Tokenizer) -> Network:
 
 def sources_for(recipe: TrainRecipe, teacher: Teacher, sprites: Sprites) -> list[Source]:
     """Return the sources of the mixture, in the recipe's order."""
-    return [_source(recipe, source, teacher, sprites) for source in recipe.sources]
+    return [_source(recipe, number, teacher, sprites) for number in range(len(recipe.sources))]
 
 
 def scene_maker(
@@ -66,13 +69,11 @@ def scene_maker(
     )
 
 
-def _source(
-    recipe: TrainRecipe, source: SourceRecipe, teacher: Teacher, sprites: Sprites
-) -> Source:
-    if source.kind == "records":
-        path = Path(source.path)
-        records = list(read(path))
-        return RecordSource(records, root_of(path), teacher, recipe.model.vision)
+def _source(recipe: TrainRecipe, number: int, teacher: Teacher, sprites: Sprites) -> Source:
+    source = recipe.sources[number]
+    if source.kind != "scenes":
+        reader = Reader(teacher, recipe.model, data_cache())
+        return open_source(source, reader, seed=recipe.seed + ORDER_SEED * number)
     maker = scene_maker(recipe, source, sprites, split="train")
     return SceneSource(
         maker,
@@ -82,10 +83,10 @@ def _source(
     )
 
 
-def _record_texts(recipe: TrainRecipe) -> Iterator[str]:
+def _file_texts(recipe: TrainRecipe) -> Iterator[str]:
     for source in recipe.sources:
-        if source.kind == "records":
-            yield from (record.caption for record in read(Path(source.path)))
+        if source.kind != "scenes":
+            yield from words_of(source, data_cache(), most_rows=VOCABULARY_ROWS)
 
 
 def _scene_texts(maker: SceneMaker, count: int) -> Iterator[str]:
