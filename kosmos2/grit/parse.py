@@ -43,9 +43,17 @@ class Parse:
     tokens: tuple[Token, ...]
     chunks: tuple[Chunk, ...]
     """In the order of the text, none inside another."""
+    joined: frozenset[int] = field(init=False, repr=False, compare=False)
+    """The tokens that others are joined to, as by "and"."""
     _edges: tuple[tuple[int, int], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        joined = (
+            token.head
+            for index, token in enumerate(self.tokens)
+            if token.dep == "conj" and token.head != index
+        )
+        object.__setattr__(self, "joined", frozenset(joined))
         object.__setattr__(self, "_edges", _subtree_edges(self.tokens))
 
     def edges(self, token: int) -> tuple[int, int]:
@@ -68,8 +76,8 @@ def _subtree_edges(tokens: Sequence[Token]) -> tuple[tuple[int, int], ...]:
         ancestor = index
         for _ in tokens:  # no tree is deeper than it has tokens
             above = tokens[ancestor].head
-            if above == ancestor:
-                break
+            if left[above] <= index <= right[above]:
+                break  # a root, or one that knows of it: then those above know, too
             left[above], right[above] = min(left[above], index), max(right[above], index)
             ancestor = above
     return tuple(zip(left, right, strict=True))

@@ -82,11 +82,7 @@ def _why_not(parse: Parse, chunk: Chunk, rules: Phrases) -> str:
 
 
 def _is_coordinated(parse: Parse, root: int) -> bool:
-    return parse.tokens[root].dep == "conj" or any(
-        token.dep == "conj" and token.head == root
-        for index, token in enumerate(parse.tokens)
-        if index != root
-    )
+    return parse.tokens[root].dep == "conj" or root in parse.joined
 
 
 def _dangles(parse: Parse, index: int, rules: Phrases) -> bool:
