@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from kosmos2.cli import evaluate_benchmarks
 from kosmos2.cli.console import bar, say
 from kosmos2.cli.options import Device, DeviceOption, Dtype, DtypeOption, ModelOption
 from kosmos2.errors import ConfigError, RequestError
@@ -38,11 +39,6 @@ ScoreOption = Annotated[
 evaluate = typer.Typer(
     help="How good a model is, in numbers that anybody can compute again.", no_args_is_help=True
 )
-
-
-@evaluate.callback()
-def _everywhere() -> None:
-    """Nothing: it keeps `scenes` a command of its own while it is the only one."""
 
 
 @evaluate.command(no_args_is_help=True)
@@ -205,3 +201,6 @@ def _show(results: dict[str, Any]) -> None:
         if any(found):
             table.add_row(title, *("–" if n is None else shown(name, n["value"]) for n in found))
     Console().print(table)
+
+
+evaluate_benchmarks.add_to(evaluate)

@@ -1,0 +1,282 @@
+"""`eval refcoco`, `eval flickr30k`, ... and `eval score`: benchmarks of others, their own files."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kosmos2.cli.asking import ModelChoice
+from kosmos2.cli.console import bar, note, say
+from kosmos2.cli.options import Device, DeviceOption, Dtype, DtypeOption, ModelOption, SetOption
+from kosmos2.errors import RequestError
+
+if TYPE_CHECKING:
+    from kosmos2.evaluation.asking import Answerer, Share
+    from kosmos2.evaluation.benchmark import Benchmark, Data, Problem
+    from kosmos2.evaluation.predictions import Setting
+
+NAMES = {
+    "refcoco": "Find what an expression refers to: RefCOCO (val, testA, testB).",
+    "refcoco+": "Find what an expression refers to: RefCOCO+ (val, testA, testB).",
+    "refcocog": "Find what an expression refers to: RefCOCOg (val, test).",
+    "flickr30k": "Find the phrases of captions: Flickr30k Entities (val, test).",
+}
+"""Of the benchmarks that have files of their own; the same as in the registry."""
+DEFAULTS = ("batch_size=32", "max_new_tokens=128")
+"""Where --set says nothing else."""
+WORST = 40
+
+
+class AnswerForm(StrEnum):
+    FREE = "free"
+    BOXES = "boxes"
+
+
+DataOption = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Folder of the annotations, or one JSON file of MDETR's.",
+        show_default=False,
+    ),
+]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--images", metavar="DIR", help="Folder of the pictures; else at usual places below DIR."
+    ),
+]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help="The first so many questions only.")
+]
+OwnDataOption = Annotated[
+    bool, typer.Option("--own-data", help="Another set in this format: of any size, any split.")
+]
+WorstOption = Annotated[
+    int, typer.Option("--worst", min=0, help="Errors to show in gallery.html; 0: no page.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The questions of one run of a benchmark."""
+
+    benchmark: "Benchmark"
+    data: "Data"
+    problems: "list[Problem]"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add a command for each benchmark, and `score`."""
+    for name, help in NAMES.items():
+        example = f"Example:  kosmos2 eval {name} --data {name.rstrip('+')}-data --split val"
+        app.command(name, no_args_is_help=True, help=f"{help}\n\n{example}")(_command(name))
+    app.command("score", no_args_is_help=True)(score)
+
+
+def _command(name: str) -> Callable[..., None]:
+    def run(
+        data: DataOption,
+        split: Annotated[str, typer.Option("--split", help="Which questions.")] = "val",
+        images: ImagesOption = None,
+        out: Annotated[
+            Path | None,
+            typer.Option("--out", metavar="DIR", help="Folder to write; else eval/NAME-SPLIT."),
+        ] = None,
+        limit: LimitOption = None,
+        shard: Annotated[
+            str, typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts, from 1.")
+        ] = "1/1",
+        answer: Annotated[
+            AnswerForm,
+            typer.Option(
+                "--answer",
+                help="free: the model writes what it likes, as in the paper; boxes: boxes alone, "
+                "which is faster.",
+            ),
+        ] = AnswerForm.FREE,
+        own_data: OwnDataOption = False,
+        fresh: Annotated[
+            bool, typer.Option("--fresh", help="Throw away the predictions of an earlier run.")
+        ] = False,
+        worst: WorstOption = WORST,
+        model: ModelOption = "embedded",
+        device: DeviceOption = Device.AUTO,
+        dtype: DtypeOption = Dtype.AUTO,
+        overrides: SetOption = None,
+    ) -> None:
+        asked = _asked(name, data, split, images, limit, own_data=own_data)
+        folder = out or Path("eval") / f"{name}-{split}"
+        choice = ModelChoice(model, device, dtype, (*DEFAULTS, *(overrides or ())))
+        share = _share(shard)
+        _answer(asked, choice, answer, share, folder, split=split, fresh=fresh)
+        if share[1] > 1:
+            say(f"score all {share[1]} parts with: kosmos2 eval score {folder} --data {data}")
+            return
+        _score(asked, [folder / "predictions.jsonl"], folder, worst)
+
+    return run
+
+
+def score(
+    predictions: Annotated[
+        list[Path],
+        typer.Argument(metavar="PREDICTIONS", help="Their files, or the folder of a run."),
+    ],
+    data: DataOption,
+    images: ImagesOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Folder to write; else beside PREDICTIONS."),
+    ] = None,
+    limit: LimitOption = None,
+    own_data: OwnDataOption = False,
+    worst: WorstOption = WORST,
+) -> None:
+    """Compute the numbers of saved predictions again, without the model.
+
+    Every question must be answered once: with what is missing or double there is no score.
+
+    Example:  kosmos2 eval score eval/refcoco-val --data refcoco-data
+    """
+    from kosmos2.evaluation.predictions import prediction_files, read_run
+
+    setting = read_run(prediction_files(predictions)).setting
+    asked = _asked(setting.benchmark, data, setting.split, images, limit, own_data=own_data)
+    first = predictions[0]
+    _score(asked, predictions, out or (first if first.is_dir() else first.parent), worst)
+
+
+def _asked(
+    name: str, data: Path, split: str, images: Path | None, limit: int | None, *, own_data: bool
+) -> _Asked:
+    from dataclasses import replace
+
+    from kosmos2.evaluation.benchmark import read_split
+    from kosmos2.evaluation.registry import benchmark_named
+
+    benchmark = benchmark_named(name)
+    if not data.exists():
+        raise RequestError(f"there is nothing at --data {data}")
+    if images is not None and not images.is_dir():
+        raise RequestError(f"--images {images} is no folder")
+    read = read_split(benchmark, data, split, own_data=own_data)
+    if images is not None:
+        read = replace(read, folders=(images,))
+    return _Asked(benchmark, read, list(read.problems[:limit]))
+
+
+def _share(text: str) -> "Share":
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal()):
+        raise RequestError(f"--shard is I/N, such as 2/8 for the second of eight, got {text!r}")
+    return int(part), int(parts)
+
+
+def _answer(
+    asked: _Asked,
+    choice: ModelChoice,
+    form: AnswerForm,
+    share: "Share",
+    folder: Path,
+    *,
+    split: str,
+    fresh: bool,
+) -> None:
+    """Answer what is not answered yet, and write it as it comes."""
+    from kosmos2.evaluation.asking import AT_A_TIME, ask, part_of, pictures_of
+    from kosmos2.evaluation.predictions import Writer, file_name
+
+    own = part_of(asked.problems, share)
+    pictures = pictures_of(asked.data, own)
+    file = folder / file_name(*share)
+    if fresh:
+        file.unlink(missing_ok=True)
+    writer = Writer(file, _setting(asked.benchmark, choice, form, split))
+    left = [problem for problem in own if problem.id not in writer.done]
+    if writer.done and left:
+        note(f"going on: {len(own) - len(left):,} of {len(own):,} are answered in {file}")
+    done = len(own) - len(left)
+    at_a_time = AT_A_TIME * choice.decoding().batch_size
+    answers = ask(left, pictures, lambda: _load(asked.benchmark, choice, form), at_a_time=at_a_time)
+    with bar(asked.benchmark.name, len(own), done=done) as progress:
+        for predictions in answers:
+            writer.write(predictions)
+            done += len(predictions)
+            progress.reach(done, len(own), asked.benchmark.name)
+    say(f"{done:,} questions about {len(pictures):,} pictures answered: {file}")
+
+
+def _load(benchmark: "Benchmark", choice: ModelChoice, form: AnswerForm) -> "Answerer":
+    from kosmos2.evaluation.asking import Form, ModelAnswerer
+
+    return ModelAnswerer(choice.load(), benchmark, Form(form))
+
+
+def _setting(
+    benchmark: "Benchmark", choice: ModelChoice, form: AnswerForm, split: str
+) -> "Setting":
+    import kosmos2
+    from kosmos2.evaluation.predictions import Setting
+    from kosmos2.weights.pretrained import resolve, weights_hash
+
+    decoding: dict[str, Any] = asdict(choice.decoding())
+    decoding.pop("batch_size")  # changes no answer
+    return Setting(
+        benchmark=benchmark.name,
+        version=benchmark.version,
+        split=split,
+        model=choice.name,
+        weights=weights_hash(resolve(choice.name)),
+        dtype=_dtype(choice),
+        answer_form=str(form),
+        decoding=decoding,
+        code=f"kosmos2 {kosmos2.__version__}",
+    )
+
+
+def _dtype(choice: ModelChoice) -> str:
+    """Return what "auto" means here, before the model is loaded."""
+    from kosmos2.api.loading import choose_device, choose_precision
+    from kosmos2.weights.pretrained import resolve
+    from kosmos2.weights.quantized import stored_precision
+
+    if choice.dtype is not Dtype.AUTO:
+        return str(choice.dtype)
+    path = resolve(choice.name)
+    stored = stored_precision(path) if path.is_dir() else None
+    return str(stored or choose_precision("auto", choose_device(choice.device)))
+
+
+def _score(asked: _Asked, predictions: list[Path], folder: Path, worst: int) -> None:
+    from kosmos2.evaluation import gallery, results
+    from kosmos2.evaluation.predictions import prediction_files, read_run
+
+    run = read_run(prediction_files(predictions))
+    scored = results.score(asked.benchmark, asked.data, asked.problems, run)
+    results.write(scored, folder)
+    written = [folder / "results.json", folder / "results.md"]
+    if worst:
+        page = folder / "gallery.html"
+        page.write_text(gallery.gallery(scored, worst, asked.data.folders), encoding="utf-8")
+        written.append(page)
+    _print(results.rows(scored))
+    if scored.peers:
+        _print(results.peer_rows(scored))
+    for each in results.differences(scored):
+        note(f"not as published: {each}")
+    say(f"written: {', '.join(map(str, written))}")
+
+
+def _print(rows: list[list[str]]) -> None:
+    header, *lines = rows
+    table = Table(*header)
+    for line in lines:
+        table.add_row(*line)
+    Console().print(table)

@@ -1,0 +1,156 @@
+"""Questions of a benchmark put to a model: each picture encoded once for all of its questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from kosmos2 import tasks
+from kosmos2.api import Found, Kosmos2, Question
+from kosmos2.api.questions import Heard
+from kosmos2.engine import BoxConstraint
+from kosmos2.errors import RecordError, RequestError
+from kosmos2.evaluation.benchmark import (
+    Benchmark,
+    Data,
+    Prediction,
+    Problem,
+    find_picture,
+    prompt_text,
+    shown,
+)
+from kosmos2.grounding.spans import GroundedText, Phrase
+from kosmos2.tasks import Prompt
+
+AT_A_TIME = 4
+"""Batches of pictures whose questions are answered together and then written."""
+
+Share = tuple[int, int]
+"""(i, n): the i-th of n parts, from 1."""
+
+
+class Form(StrEnum):
+    """What an answer may look like."""
+
+    FREE = "free"
+    """Whatever the model writes, to its own end: as in the paper."""
+    BOXES = "boxes"
+    """Boxes and nothing else, at least one."""
+
+
+class Answerer(Protocol):
+    def answers(
+        self, pictures: Sequence[Path], asked: Sequence[Sequence[Problem]]
+    ) -> list[list[Prediction]]:
+        """Return a prediction for each question about each picture."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAnswerer:
+    """The model itself."""
+
+    model: Kosmos2 = field(repr=False)
+    benchmark: Benchmark
+    form: Form
+
+    def answers(
+        self, pictures: Sequence[Path], asked: Sequence[Sequence[Problem]]
+    ) -> list[list[Prediction]]:
+        views = self.model.look(list(pictures))
+        prompts = [[self.benchmark.prompt(problem) for problem in own] for own in asked]
+        replies = iter(
+            self.model.answer(
+                [
+                    ((view,), self._question(prompt))
+                    for view, own in zip(views, prompts, strict=True)
+                    for prompt in own
+                ]
+            )
+        )
+        return [
+            [
+                _prediction(problem, prompt, next(replies))
+                for problem, prompt in zip(own, own_prompts, strict=True)
+            ]
+            for own, own_prompts in zip(asked, prompts, strict=True)
+        ]
+
+    def _question(self, prompt: Prompt) -> Question[Found]:
+        form = None
+        if self.form is Form.BOXES:
+            form = BoxConstraint(vocabulary=self.model.tokenizer.vocabulary)
+        return Question(prompt=prompt, form=form, read=lambda heard: _read(prompt, heard))
+
+
+def pictures_of(data: Data, problems: Sequence[Problem]) -> dict[str, Path]:
+    """Return the file of every picture that is asked about; all of them must be there."""
+    names = dict.fromkeys(problem.picture for problem in problems)
+    found = {name: find_picture(name, data.folders) for name in names}
+    if missing := [name for name, path in found.items() if path is None]:
+        raise RecordError(
+            f"of {len(names):,} pictures these were not found: {shown(missing)}; looked in "
+            f"{', '.join(str(folder) for folder in data.folders if folder.is_dir())}. "
+            "Say with --images where they lie"
+        )
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def part_of(problems: Sequence[Problem], share: Share) -> list[Problem]:
+    """Return the questions about every n-th picture, so that each picture has one reader."""
+    part, parts = share
+    if not 1 <= part <= parts:
+        raise RequestError(f"a part is one of 1/{parts} to {parts}/{parts}, got {part}/{parts}")
+    numbers = {name: n for n, name in enumerate(dict.fromkeys(p.picture for p in problems))}
+    return [problem for problem in problems if numbers[problem.picture] % parts == part - 1]
+
+
+def ask(
+    problems: Sequence[Problem],
+    pictures: dict[str, Path],
+    answerer: Callable[[], Answerer],
+    *,
+    at_a_time: int,
+) -> Iterator[list[Prediction]]:
+    """Yield the answers to the questions about some pictures after the other.
+
+    The model is not loaded where nothing is left to ask.
+    """
+    by_picture: dict[str, list[Problem]] = {}
+    for problem in problems:
+        by_picture.setdefault(problem.picture, []).append(problem)
+    names = list(by_picture)
+    ready = answerer() if names else None
+    for start in range(0, len(names), at_a_time):
+        assert ready is not None
+        chosen = names[start : start + at_a_time]
+        answers = ready.answers(
+            [pictures[name] for name in chosen], [by_picture[name] for name in chosen]
+        )
+        yield [answer for own in answers for answer in own]
+
+
+def _read(prompt: Prompt, heard: Heard) -> Found:
+    """Return the boxes in the order in which they were written, not the surest first."""
+    found = tasks.read_found(prompt, heard.symbols, heard.scores, heard.grid)
+    phrases: tuple[Phrase, ...] = ()
+    if found.boxes:
+        end = len(found.phrase)
+        phrases = (Phrase(start=0, end=end, boxes=found.boxes, scores=found.scores),)
+    grounded = GroundedText(text=found.phrase, phrases=phrases, malformed=found.malformed)
+    return Found(grounded=grounded, trace=heard.trace, phrase=found.phrase)
+
+
+def _prediction(problem: Problem, prompt: Prompt, reply: Found) -> Prediction:
+    return Prediction(
+        id=problem.id,
+        prompt=prompt_text(prompt),
+        answer=reply.trace.markup,
+        boxes=reply.boxes,
+        scores=reply.scores,
+        malformed=tuple(fault.reason for fault in reply.grounded.malformed),
+        stop=str(reply.stop),
+    )

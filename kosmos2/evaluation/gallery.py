@@ -1,0 +1,101 @@
+"""The worst errors as one HTML page: found and true boxes side by side, the surest errors first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from PIL import Image
+
+from kosmos2.evaluation.benchmark import Prediction, Problem, find_picture
+from kosmos2.evaluation.localisation import best_overlap
+from kosmos2.evaluation.results import Scored
+from kosmos2.grounding.page import PageItem, card, head
+from kosmos2.grounding.page_assets import SCRIPT
+from kosmos2.grounding.spans import GroundedText, Phrase
+from kosmos2.images import open_picture
+
+SIDE = 640
+"""Pictures are made smaller than this for the page."""
+TRUTH = "the truth"
+_FOUND = 5
+"""So many found boxes are drawn."""
+_EMPTY = (138, 143, 152)
+
+
+def worst(scored: Scored, count: int) -> list[tuple[Problem, Prediction]]:
+    """Return the wrong answers that the model is surest of; among equals the farthest off."""
+    wrong = [
+        pair
+        for pair, judged in zip(scored.pairs, scored.judged, strict=True)
+        if not judged[scored.benchmark.headline]
+    ]
+    return sorted(wrong, key=_badness)[:count]
+
+
+def gallery(scored: Scored, count: int, folders: Sequence[Path]) -> str:
+    """Return the page; a picture that is not in these folders is drawn as an empty one."""
+    chosen = worst(scored, count)
+    wrong = sum(not judged[scored.benchmark.headline] for judged in scored.judged)
+    title = f"{scored.benchmark.title}, {scored.setting.split}: the worst errors"
+    cards = "\n".join(card(number, _item(*pair, folders)) for number, pair in enumerate(chosen))
+    right = scored.benchmark.titles[scored.benchmark.headline]
+    return f"""{head(title)}
+<body>
+<header><h1>{escape(title)}</h1>
+<p>{len(chosen):,} of {wrong:,} errors among {len(scored.pairs):,} answers of
+{escape(scored.setting.model)} ({escape(right)}): those that it was surest of come first. Point at
+the phrase for the boxes that were found, at “{TRUTH}” for the true ones.</p>
+</header>
+<main class="many">
+{cards}
+</main>
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _badness(pair: tuple[Problem, Prediction]) -> tuple[float, float, str]:
+    problem, prediction = pair
+    score = prediction.scores[0] if prediction.scores else 0.0
+    return (-score, best_overlap(prediction.boxes[:1], problem.boxes), problem.id)
+
+
+def _item(problem: Problem, prediction: Prediction, folders: Sequence[Path]) -> PageItem:
+    overlap = best_overlap(prediction.boxes[:1], problem.boxes)
+    found = f"IoU of the first box {overlap:.2f}" if prediction.boxes else "no box was written"
+    return PageItem(
+        name=f"{problem.id} · {problem.picture}",
+        image=_picture(problem, folders),
+        grounded=_both(problem, prediction),
+        note=f"{found}. Answer: {prediction.answer or '(nothing)'}",
+    )
+
+
+def _both(problem: Problem, prediction: Prediction) -> GroundedText:
+    """Return the text with the found boxes on its phrase, and the true ones on words behind it."""
+    text = f"{problem.text}  –  {TRUTH}"
+    phrases = [Phrase(start=len(text) - len(TRUTH), end=len(text), boxes=problem.boxes)]
+    if prediction.boxes:
+        phrases.append(
+            Phrase(
+                start=problem.start,
+                end=problem.end,
+                boxes=prediction.boxes[:_FOUND],
+                scores=prediction.scores[:_FOUND],
+            )
+        )
+    return GroundedText(text=text, phrases=tuple(phrases))
+
+
+def _picture(problem: Problem, folders: Sequence[Path]) -> Image.Image:
+    path = find_picture(problem.picture, folders)
+    if path is None:
+        image = Image.new("RGB", (problem.width, problem.height), _EMPTY)
+    else:
+        image = open_picture(path).image
+    image = image.convert("RGB")
+    image.thumbnail((SIDE, SIDE))
+    return image
