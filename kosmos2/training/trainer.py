@@ -212,7 +212,8 @@ class Trainer:
         totals_3 = self.totals(moved)
         objectives = []
         for number, batch in enumerate(moved, 1):
-            with self._apart() if number < len(moved) else nullcontext():
+            # What blocks compute again, they compute with the same kind of attention.
+            with self._attention(), self._apart() if number < len(moved) else nullcontext():
                 losses = self.losses(batch, totals_3)
                 # Wrappers take the mean over ranks; the totals are those of all ranks.
                 (losses.objective * self.ranks.size).backward()  # type: ignore[no-untyped-call]
