@@ -120,7 +120,9 @@ def _made(survey: Survey) -> str:
 def _counts(survey: Survey) -> str:
     compared = [tuple(map(escaped, row)) for row in facts.compared(survey.stats)]
     quarantined = len(survey.quarantined)
-    units = f"{survey.units:,} units are done, {quarantined:,} failed every time and are not here."
+    units = f"{survey.units:,} units are done, {quarantined:,} failed every time."
+    if survey.missing:
+        units += f" {survey.missing:,} of the source's {survey.listed:,} pairs were not looked at."
     return (
         f"## Counts\n\n{_table(('', 'here', 'GRIT', 'source'), compared)}\n\n"
         f"### The funnel\n\n{_table(('', 'in', 'out', 'dropped', 'because'), _funnel(survey))}\n\n"

@@ -33,11 +33,12 @@ svg .mark-name { fill: var(--bad); text-anchor: start; font-size: 12px; }
 .plain tr { background: none; } .plain td, .plain th { padding: 0.25rem 0.7rem 0.25rem 0;
   border-bottom: 1px solid var(--line); width: auto; vertical-align: top; }
 .plain thead th { color: var(--soft); font-size: 0.8rem; }
-.plain .figure { text-align: right; }
-.plain td + td { padding-left: 1.2rem; }
+.plain th { overflow-wrap: break-word; min-width: 6rem; } .plain .figure { text-align: right; }
+.plain tr > * + * { padding-left: 1.2rem; }
 .plain td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .plain td.figure { white-space: nowrap; }
 .plain { overflow-x: auto; }
+.rows { display: grid; gap: 1.25rem; }
 .reason { margin: 1.1rem 0 0.6rem; font-size: 1rem; } .reason span { color: var(--soft);
   font-weight: 400; }
 .few { display: grid; gap: 1rem; align-items: start;
@@ -110,7 +111,7 @@ def scores(kept: Histogram, dropped: Histogram, threshold: float, note: str) -> 
         'aria-label="Scores of boxes">'
         f'{"".join(bars)}<path class="base" d="M0 {_BASE}.5H{_WIDTH}"/>{_ticks()}{_mark(threshold)}'
         f'<text class="axis" x="{_WIDTH / 2:.0f}" y="{_HEIGHT - 10}">score</text></svg>'
-        '<p class="key"><i></i>kept<i class="gone"></i>dropped, for whatever reason</p>'
+        '<p class="key"><i></i>kept<i class="gone"></i>dropped, but not with their whole pair</p>'
     )
     told = f"{kept.n:,} kept, {dropped.n:,} dropped; {note}"
     return f'<div class="wide">{panel("Scores of boxes", told, drawing)}</div>'

@@ -45,7 +45,7 @@ def report(survey: Survey, album: Album) -> str:
         *_dropped("Boxes that were dropped", "boxes", survey, album, cards),
         *_gallery(survey, album, cards),
         section("Where it comes from", "stacks", _sources(survey)),
-        section("Runs", "", _runs(survey)),
+        section("Runs", "rows", _runs(survey)),
         section("What made it", "", [_made(survey)]),
     ]
     return f"""{head(title, records_report.STYLE + figures.STYLE)}
@@ -88,13 +88,20 @@ def _verdict(survey: Survey) -> str:
     if not survey.faults:
         return (
             '<p class="verdict"><b>The funnel balances:</b> what came in went out or was dropped '
-            "for a counted reason, and a recount of the files gives the same numbers.</p>"
+            "for a counted reason, and a recount of the files gives the same numbers. "
+            f"{_missing(survey)}</p>"
         )
     lines = "".join(f"<li>{escape(each)}</li>" for each in survey.faults)
     return (
         '<div class="verdict bad"><b>The funnel does not balance,</b> so this set must not be '
         f"trusted. Build or select it again.<ul>{lines}</ul></div>"
     )
+
+
+def _missing(survey: Survey) -> str:
+    if not survey.missing:
+        return ""
+    return f"{survey.missing:,} of the source's {survey.listed:,} pairs were not looked at."
 
 
 def _funnel(survey: Survey) -> list[str]:
@@ -225,7 +232,7 @@ def _runs(survey: Survey) -> list[str]:
         note = (
             "They failed every time; their pairs are not counted here. Build again to retry them."
         )
-        parts.append(panel(f"{len(survey.quarantined):,} units in quarantine", note, units))
+        parts.append(panel(f"Units in quarantine: {len(survey.quarantined):,}", note, units))
     return parts
 
 

@@ -106,6 +106,8 @@ class Survey:
     quarantined: tuple[Quarantined, ...] = ()
     units: int = 0
     """Units that are done."""
+    listed: int | None = None
+    """Pairs that the source had; None where nobody counted them."""
     funnel: Funnel = field(default_factory=Funnel)
     """Counted again; what only the looking knew (boxes under the floor, phrases that were never
     looked for) is taken from `told`."""
@@ -126,6 +128,11 @@ class Survey:
     hosts: Tally = field(default_factory=_words)
     samples: Samples
     wish: Wish
+
+    @property
+    def missing(self) -> int:
+        """Return how many pairs of the source nobody looked at."""
+        return max((self.listed or 0) - self.told.pairs.entered, 0)
 
     @property
     def faults(self) -> list[str]:
@@ -236,6 +243,7 @@ def survey(out: Path, wish: Wish, tell: Callable[[int, int], None]) -> Survey:
             runs=_runs(out / RUNS),
             quarantined=folder.quarantined(),
             units=sum(1 for _ in folder.names()),
+            listed=_listed(folder.path / "parts" / "pairs.count"),
             samples=Samples(wish.seed),
             wish=wish,
         )
@@ -291,6 +299,13 @@ def _host(record: GroundedRecord) -> str:
         return one_line(urlsplit(record.url or "").hostname or UNKNOWN)
     except ValueError:
         return UNKNOWN
+
+
+def _listed(path: Path) -> int | None:
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["count"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _runs(path: Path) -> list[dict[str, Any]]:

@@ -143,6 +143,7 @@ def make(folder: Path) -> Path:
     }  # fmt: skip
     with JobFolder.open(out / "looked", settings) as job:
         write_list(iter(items), job.path / "parts" / "pairs.jsonl")
+        (job.path / "parts" / "pairs.count").write_text(json.dumps({"count": COUNT + 3}))
         for number in range(COUNT // UNIT):
             rows, funnel = unit_of(number * UNIT, draw)
             made = job.making(f"{number:08d}")
@@ -463,6 +464,7 @@ def test_runs_and_quarantined_units_are_told(html: str) -> None:
     assert f"{COUNT} pairs in 8.0 s: {COUNT / 8:.2f} pairs/s in all" in html
     assert "25%" in panel(html, "Runs that looked at pairs")
     assert "unit 00000005: &lt;script&gt;alert(2)" in html
+    assert html.count(f"s {COUNT + 3} pairs were not looked at.") == 2
 
 
 def test_the_card_is_yaml_and_its_recipe_is_the_one_that_was_used(
