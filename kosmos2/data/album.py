@@ -28,6 +28,7 @@ from kosmos2.errors import Kosmos2Error, one_line
 from kosmos2.sources.containers import PICTURES
 from kosmos2.sources.places import Place, read
 
+MISSING = "picture missing"
 _TABLE = np.dtype([("name", "<u8"), ("offset", "<i8"), ("size", "<i8")])
 
 
@@ -44,7 +45,7 @@ class Album:
         shown = one_line(f"{shard}: {name}" if shard else name)
         place = self._place(name, shard)
         if place is None:
-            return Rejected("picture missing", f"{shown}: not found from {self.root}")
+            return Rejected(MISSING, f"{shown}: not found from {self.root}")
         return self.opened(place, shown)
 
     def opened(self, place: Place | bytes, shown: str) -> Image.Image | Rejected:

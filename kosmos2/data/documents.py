@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kosmos2.data.album import Album
+from kosmos2.data.album import MISSING, Album
 from kosmos2.data.collate import Row, pack_all
 from kosmos2.data.frames import Frames
 from kosmos2.data.ledger import Rejected
@@ -87,8 +87,13 @@ class DocumentSource:
         return found
 
     def _picture(self, part: PictureName) -> Image.Image | Rejected:
-        tried = [self.album.open(name) for name in part.names]
-        return next((each for each in tried if isinstance(each, Image.Image)), tried[-1])
+        faults = []
+        for name in part.names:
+            found = self.album.open(name)
+            if isinstance(found, Image.Image):
+                return found
+            faults.append(found)
+        return next((each for each in faults if each.reason != MISSING), faults[-1])
 
     def _row(
         self, parts: Sequence[str | Image.Image], left_out: list[Rejected], where: str
