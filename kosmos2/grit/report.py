@@ -20,6 +20,8 @@ from kosmos2.records.report import chart, histograms, panel, percent, rank, sect
 
 SHARES = 12
 """Phrases of each list of those found most and least often."""
+UNITS = 200
+"""Quarantined units that are named."""
 REASON = 4_000
 """Characters of the reason of a quarantined unit."""
 
@@ -227,11 +229,9 @@ def _runs(survey: Survey) -> list[str]:
             f"<details><summary>unit {escape(each.name)}: "
             f"{escape((each.reason.strip().splitlines() or ['no reason'])[-1][:REASON])}</summary>"
             f"<pre>{escape(each.reason[-REASON:])}</pre></details>"
-            for each in survey.quarantined
+            for each in survey.quarantined[:UNITS]
         )
-        note = (
-            "They failed every time; their pairs are not counted here. Build again to retry them."
-        )
+        note = f"They failed every time, and building again tries them again. {_missing(survey)}"
         parts.append(panel(f"Units in quarantine: {len(survey.quarantined):,}", note, units))
     return parts
 
