@@ -243,12 +243,12 @@ def provenance(recipe: GritRecipe) -> dict[str, str | float]:
     if not (rules.precision or rules.as_of):
         return {}
     told: dict[str, str | float] = {
-        "calibration": f"sha256:{sha256(Path(recipe.detection.calibration))}"
+        "linking.calibration": f"sha256:{sha256(Path(recipe.detection.calibration))}"
     }
     if rules.precision:
-        return {**told, "precision": rules.precision}
+        return {**told, "linking.precision": rules.precision}  # `precision` is a detector's dtype
     other = Path(rules.as_of)
-    return {**told, "as_of": f"{rules.threshold} of {other.name} sha256:{sha256(other)}"}
+    return {**told, "linking.as_of": f"{rules.threshold} of {other.name} sha256:{sha256(other)}"}
 
 
 def _just_under(threshold: float) -> float:

@@ -167,7 +167,8 @@ def test_a_precision_is_a_threshold_that_provenance_tells(source: Path, file: Pa
     )
     asked = rows_of(source / "all")
     told = asked[0]["provenance"]["decoding"]
-    assert told["precision"] == wanted and told["calibration"].startswith("sha256:")
+    assert told["linking.precision"] == wanted and told["precision"] == "fp32"
+    assert told["linking.calibration"].startswith("sha256:")
     select(source / "all", recipe(source, f"linking.threshold={told['threshold']}"))
     given = rows_of(source / "all")
     assert [row["ref_exps"] for row in asked] == [row["ref_exps"] for row in given]
@@ -194,7 +195,8 @@ def test_a_threshold_of_another_detector_becomes_one_as_precise(source: Path, fi
     select(source / "all", recipe(source, *changes))
     kept = [entry[6] for row in rows_of(source / "all") for entry in row["ref_exps"]]
     assert min(kept) == pytest.approx(last.score) and len(kept) == last.boxes
-    assert rows_of(source / "all")[0]["provenance"]["decoding"]["as_of"].startswith("0.65 of glip")
+    told = rows_of(source / "all")[0]["provenance"]["decoding"]
+    assert told["linking.as_of"].startswith("0.65 of glip")
 
 
 def test_the_share_of_boxes_kept_falls_from_all_to_those_of_the_last_step(
