@@ -112,10 +112,10 @@ class _Evaluation:
         from kosmos2.weights.pretrained import open_checkpoint, resolve
         from kosmos2.weights.tensors import sha256
 
-        makers = _makers(self.recipe, self.splits)
+        of_split = makers(self.recipe, self.splits)
         folder.mkdir(parents=True, exist_ok=True)
         seconds = {}
-        for split, maker in makers.items():
+        for split, maker in of_split.items():
             start = time.monotonic()
             self._split(split, maker, ModelExaminee(model), folder, at_a_time=at_a_time)
             seconds[split] = round(time.monotonic() - start, 1)
@@ -130,7 +130,7 @@ class _Evaluation:
             },
             recipe=self.name,
             count=self.count,
-            seed=next(iter(makers.values())).recipe.seed,
+            seed=next(iter(of_split.values())).recipe.seed,
             seconds=seconds,
         )
         report.save_run(folder, run)
@@ -177,7 +177,7 @@ def _load(name: str, device: Device, dtype: Dtype, batch_size: int) -> "Kosmos2"
     return Kosmos2.load(name, device=device, dtype=dtype, settings=settings)
 
 
-def _makers(recipe: "TrainRecipe", splits: list[str]) -> "dict[str, SceneMaker]":
+def makers(recipe: "TrainRecipe", splits: list[str]) -> "dict[str, SceneMaker]":
     """Return a maker for each split, of scenes like the first source's but never trained."""
     from kosmos2.scenes import HELD_OUT_STYLES, Sprites, default_cache
     from kosmos2.training.build import scene_maker

@@ -25,6 +25,18 @@ class Split(StrEnum):
     STYLE = "style"
 
 
+class HeldOut(StrEnum):
+    IID = "iid"
+    COMBO = "combo"
+    BACKGROUND = "background"
+    STYLE = "style"
+
+
+class SetForm(StrEnum):
+    REFCOCO = "refcoco"
+    FLICKR30K = "flickr30k"
+
+
 class Nouns(StrEnum):
     STARTER = "starter"
     CORE = "core"
@@ -96,6 +108,44 @@ def sample(
             records.write(json.dumps(record) + "\n")
             it.reach(index + 1, count, "scenes")
     say(f"{count} scenes in {out}")
+
+
+@scenes.command(no_args_is_help=True)
+def write(
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder to write.", show_default=False)
+    ],
+    form: Annotated[SetForm, typer.Option("--as", help="Whose files to write.")],
+    recipe: Annotated[
+        Path,
+        typer.Option(
+            "--recipe",
+            metavar="TOML",
+            help="Training recipe: the scenes are like those of its first source, but others.",
+            show_default=False,
+        ),
+    ],
+    split: Annotated[HeldOut, typer.Option("--split", help="What they may show.")] = HeldOut.IID,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many scenes.")] = 200,
+) -> None:
+    """Write scenes that training never saw as the files of a benchmark, for `kosmos2 eval`.
+
+    Example:  kosmos2 scenes write scene-refs --as refcoco --recipe recipes/train/embedded.toml
+    """
+    from kosmos2 import config
+    from kosmos2.cli.evaluate import makers
+    from kosmos2.evaluation.scene_sets import FORMATS, check_empty
+    from kosmos2.training.recipe import TrainRecipe
+
+    check_empty(out)
+    maker = makers(config.load(TrainRecipe, recipe), [split])[split]
+    made = (maker.scene(index) for index in range(count))
+    with bar("scenes", count) as it:
+        for number, _ in enumerate(FORMATS[form](out, made, str(split)), start=1):
+            it.reach(number, count, "scenes")
+    say(
+        f"{count} scenes in {out}; run: kosmos2 eval {form} --data {out} --split {split} --own-data"
+    )
 
 
 def _nouns(nouns: Nouns, recipe: Path | None) -> tuple[str, ...]:

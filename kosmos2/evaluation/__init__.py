@@ -13,5 +13,6 @@ asking       questions put to a model, each picture encoded once
 predictions  JSON lines that a run resumes from and that are scored without the model
 localisation one answer judged; bootstrap: means with intervals; slices: parts of the questions
 published    what others report, with sources
+scene_sets   scenes written as the files of these benchmarks
 results      all of it as results.json and results.md; gallery: the worst errors as a page
 """
