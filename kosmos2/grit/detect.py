@@ -8,6 +8,7 @@ from pathlib import Path
 from kosmos2.api import Kosmos2, Settings
 from kosmos2.grit import dino, owl, remote
 from kosmos2.grit.detectors import Detector, Oracle
+from kosmos2.grit.glip import detector as glip
 from kosmos2.grit.kosmos import Kosmos2Detector
 from kosmos2.grit.recipe import Detection
 from kosmos2.records.store import read
@@ -24,6 +25,8 @@ def load(settings: Detection) -> Detector:
             return dino.load(settings)
         case "owlv2":
             return owl.load(settings)
+        case "glip":
+            return glip.load(settings)
         case "remote":
             return remote.load(settings)
         case "oracle":
@@ -46,6 +49,8 @@ def score(settings: Detection) -> str:
             return dino.GroundingDino.score
         case "owlv2":
             return owl.Owl.score
+        case "glip":
+            return glip.GlipDetector.score
         case "remote":
             return remote.load(settings).score
         case "oracle":

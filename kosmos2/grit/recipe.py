@@ -43,7 +43,14 @@ class Phrases:
 
 
 DetectorName = Literal[
-    "kosmos2", "mm-grounding-dino", "llmdet", "grounding-dino", "owlv2", "remote", "oracle"
+    "kosmos2",
+    "mm-grounding-dino",
+    "llmdet",
+    "grounding-dino",
+    "owlv2",
+    "glip",
+    "remote",
+    "oracle",
 ]
 
 
@@ -63,8 +70,8 @@ class Detection:
     batch_size: int = 8
     """Pictures that are looked at together; of a remote detector, requests at a time."""
     prompt: Literal["caption", "chunks"] = "caption"
-    """What a Grounding DINO reads: the caption, in which phrases see one another, or the noun
-    chunks, each by itself. The others have one way only."""
+    """What a Grounding DINO or GLIP reads: the caption, in which phrases see one another, or the
+    noun chunks, for Grounding DINO each by itself. The others have one way only."""
     rows_per_phrase: int = 50
     """The surest boxes of each phrase that a model with hundreds for each gives."""
     timeout: float = 60.0
