@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 UNUSED = ("ner",)
 """Components that phrases do not need; without names of people it is twice as fast."""
 
-WORDS_KEPT = 100_000
+WORDS_KEPT = 20_000
 """Words that a pipeline remembers from caption to caption; later ones are forgotten."""
 
 
