@@ -65,7 +65,8 @@ def _badness(pair: tuple[Problem, Prediction]) -> tuple[float, float, str]:
 
 def _item(problem: Problem, prediction: Prediction, folders: Sequence[Path]) -> PageItem:
     overlap = best_overlap(prediction.boxes[:1], problem.boxes)
-    found = f"IoU of the first box {overlap:.2f}" if prediction.boxes else "no box was written"
+    sure = f", score {prediction.scores[0]:.2f}" if prediction.scores else ""
+    found = f"IoU of the first box {overlap:.2f}{sure}" if prediction.boxes else "no box"
     return PageItem(
         name=f"{problem.id} · {problem.picture}",
         image=_picture(problem, folders),

@@ -74,11 +74,11 @@ def differences(scored: Scored) -> list[str]:
     told = list(scored.benchmark.differences)
     if not scored.whole:
         whole = scored.benchmark.splits.get(setting.split)
-        of = f"the {whole:,} of the published split" if whole else "a published split"
+        of = f" instead of the {whole:,} of the published one" if whole else ""
         told.insert(
             0,
-            f"**NOT the published split**: {len(scored.pairs):,} questions instead of {of}; the "
-            "published numbers are for orientation only",
+            f"NOT a published split: {len(scored.pairs):,} questions{of}; published numbers are "
+            "for orientation only",
         )
     if setting.answer_form != "free":
         told.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 
@@ -44,8 +45,6 @@ SLICES: Mapping[str, Labels] = {
 }
 """What questions are told apart by → the labels of one: none, one, or several kinds."""
 
-_ORDER = (*_SIZE_NAMES, *_WORD_NAMES, "0", "1", "2", "3 and more")
-
 
 def slices_of(problems: Sequence[Problem]) -> dict[str, dict[str, list[int]]]:
     """Return slice → label → the places of its questions; what tells nothing apart is left out."""
@@ -61,4 +60,6 @@ def slices_of(problems: Sequence[Problem]) -> dict[str, dict[str, list[int]]]:
 
 
 def _place(label: str) -> tuple[int, str]:
-    return (_ORDER.index(label) if label in _ORDER else -1, label)
+    """Order labels by the number that they begin with, those without one by name before them."""
+    number = re.match(r"[0-9]+", label)
+    return (int(number[0]) if number else -1, label)

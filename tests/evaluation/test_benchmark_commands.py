@@ -262,7 +262,7 @@ def test_a_limit_is_no_whole_split_and_says_so(tmp_path: Path, use: Use) -> None
     assert results["n"] == 3
     assert not results["whole_split"]
     page = (out / "results.md").read_text(encoding="utf-8")
-    assert "NOT the published split**: 3 questions instead of the 10,834" in page
+    assert "NOT a published split: 3 questions instead of the 10,834" in page
     code, said = run("score", out, "--data", data, "--own-data")
     assert code == 2 and "no prediction: 1 (804)" in said
     assert run("score", out, "--data", data, "--own-data", "--limit", "3")[0] == 0

@@ -203,6 +203,8 @@ def test_slices_tell_questions_apart_and_count_a_phrase_in_each_of_its_kinds() -
     assert slices["box, share of the picture"] == {"below 1 %": [0], "36 % and more": [1, 2]}
     assert slices["words of the phrase"] == {"2": [0, 2], "5 – 7": [1]}
     assert slices["others of the same noun"] == {"0": [0], "2": [2], "3 and more": [1]}
+    assert list(slices["others of the same noun"]) == ["0", "2", "3 and more"]
+    assert list(slices["box, share of the picture"]) == ["below 1 %", "36 % and more"]
     assert slices["true boxes"] == {"1": [0, 2], "2": [1]}
     assert "said again in the sentence" not in slices  # tells nothing apart here
 
