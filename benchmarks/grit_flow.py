@@ -259,7 +259,7 @@ def memory(scenes: Path, work: Path, counts: Sequence[int]) -> Found:
         made = child("build", *words)
         again = child("select", str(work / "out"))
         rows.append({**made, "select": again, "disk": disk(work / "out", made)})
-    return {"rows": rows, "hash_bytes": {bits: hash_bytes(bits) for bits in (0, 4)}}
+    return {"rows": rows, "hash_bytes": {str(bits): hash_bytes(bits) for bits in (0, 4)}}
 
 
 def disk(out: Path, made: Found) -> dict[str, float]:
