@@ -42,7 +42,7 @@ SEED = 5
 RECIPE = "recipes/train/embedded.toml"
 PUBLISHED = "grit-records.jsonl"
 MEMORY = (10_000, 50_000, 200_000)
-ROUNDS = {"language": 30, "forgetting": 15, "drivers": 5, "ray": 3, "rate": 3}
+ROUNDS = {"language": 30, "forgetting": 15, "drivers": 5, "ray": 2, "rate": 3}
 
 Found = dict[str, Any]
 

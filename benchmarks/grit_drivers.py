@@ -20,7 +20,7 @@ from kosmos2.sources.rows import Item
 
 PAIRS = 1440
 """Pairs of a unit: a minute's work of a detector that does 24 pictures a second."""
-FEW, MANY = 6, 24
+FEW, MANY = 4, 12
 """Units of a short and of a long run. Their difference is units alone, without what a run costs
 once (processes, imports); even, because two workers share them."""
 SHARD = 60.0

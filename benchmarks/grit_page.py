@@ -15,9 +15,10 @@ GROWTH = 0.1
 """By which a peak may grow from the fewest pairs to the most and still be called flat."""
 GPU_NOTE = """\
 Not measured: no GPU was lent. `make bench-grit-gpu` (`python -m benchmarks.grit_gpu`) measures
-pictures a second and the share of time in which the GPU is busy, for a network of Grounding-DINO-T's
-size with random weights, fp16, 800 pixels; goals are 24 pictures/s on a card of an A100's class and
-56 on an H100. Its code was walked here over a toy on the CPU (`--tiny --device cpu`)."""
+pictures a second and the share of time in which the GPU is busy, for a network of the size of
+Grounding-DINO-T with random weights, fp16, 800 pixels; goals are 24 pictures/s on a card of an
+A100's class and 56 on an H100. Its code was walked here over a toy on the CPU
+(`--tiny --device cpu`)."""
 
 Sections = Mapping[str, Any]
 
