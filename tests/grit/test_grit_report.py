@@ -588,3 +588,28 @@ def test_a_build_that_did_not_end_is_refused(tmp_path: Path) -> None:
 
 def test_levels_are_those_of_the_funnel() -> None:
     assert LEVELS == ("pairs", "phrases", "boxes")
+
+
+def test_a_folder_that_the_command_built_is_reported_without_faults(tmp_path: Path) -> None:
+    pytest.importorskip("spacy", reason='needs pip install "kosmos2[grit]"')
+    source, out = tmp_path / "pictures", tmp_path / "grit"
+    source.mkdir()
+    box = [0.1, 0.1, 0.4, 0.5, 1.0]
+    truth = []
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (32, 24)).save(source / f"{name}.png")
+        (source / f"{name}.txt").write_text("A dog in a field" if name != "b" else "")
+        row = {"id": name, "caption": "A dog in a field", "ref_exps": []}
+        truth.append(json.dumps({**row, "noun_chunks": [[0, 5, *box], [9, 16, *box]]}))
+    (tmp_path / "truth.jsonl").write_text("\n".join(truth))
+    oracle = ["--set", "detection.name=oracle", "--set", f"detection.model={tmp_path}/truth.jsonl"]
+    for words in (
+        ["build", str(source), str(out), "--shard-size", "2", *oracle],
+        ["report", str(out)],
+    ):
+        result = CliRunner().invoke(app, ["grit", *words])
+        assert result.exit_code == 0, result.output
+    html = (out / REPORT).read_text(encoding="utf-8")
+    assert bars(html, "Image–text pairs") == {"in": 3, "no caption": 1, "out": 2}
+    assert bars(html, "Boxes") == {"in": 4, "overlap": 2, "out": 2}
+    assert "1 for every box of the truth" in (out / CARD).read_text(encoding="utf-8")
