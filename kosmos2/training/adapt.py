@@ -70,8 +70,9 @@ def regrid(rows_PD: Tensor, side: int) -> Tensor:
     if old == side:
         return rows_PD
     grid_1DYX = rows_PD.float().T.reshape(1, -1, old, old)
+    # With antialias PyTorch takes the cubic that is exact on planes (a = -0.5), up and down.
     new_1DYX = F.interpolate(
-        grid_1DYX, size=(side, side), mode="bicubic", align_corners=False, antialias=side < old
+        grid_1DYX, size=(side, side), mode="bicubic", align_corners=False, antialias=True
     )
     return new_1DYX[0].flatten(1).T.contiguous().to(rows_PD)
 

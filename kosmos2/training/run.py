@@ -30,6 +30,7 @@ from kosmos2.training.meter import Progress
 from kosmos2.training.ranks import Ranks, joined
 from kosmos2.training.recipe import TrainRecipe
 from kosmos2.training.start import Start
+from kosmos2.training.tracking import Board
 from kosmos2.training.trainer import Trainer
 from kosmos2.vocab.tokenizer import Tokenizer
 from kosmos2.weights import huggingface
@@ -107,16 +108,29 @@ def _trainer(
 
 
 def _train(trainer: Trainer, sprites: Sprites, report: Report) -> None:
-    recipe, tokenizer = trainer.recipe, trainer.teacher.tokenizer
+    recipe, folder, tokenizer = trainer.recipe, trainer.folder, trainer.teacher.tokenizer
     maker = build.scene_maker(recipe, recipe.sources[0], sprites, split="iid")
-    examiner = Examiner(maker, recipe.run, trainer.folder)
-    if trainer.ranks.is_first:
-        for name in (journal.LOG, journal.EVALUATIONS):
-            journal.forget_after(trainer.folder / name, trainer.step)
+    examiner = Examiner(maker, recipe.run, folder)
+    if not trainer.ranks.is_first:
+        trainer.train(lambda progress: None, lambda step, network: None)
+        return
+    for name in (journal.LOG, journal.EVALUATIONS):
+        journal.forget_after(folder / name, trainer.step)
+    board = Board(folder, trainer.step)
+
+    def tell(progress: Progress) -> None:
+        board.numbers("train", progress)
+        report(progress)
 
     def evaluate(step: int, network: Network) -> None:
-        report(examiner.examine(network, trainer.teacher, step))
-        write_curve(trainer.folder)
-        huggingface.save(network, tokenizer, trainer.folder / "model", dtype=STORED_DTYPE)
+        evaluation = examiner.examine(network, trainer.teacher, step)
+        board.numbers("evaluation", evaluation)
+        board.picture(folder / f"preview-{step:06d}.png", step)
+        report(evaluation)
+        write_curve(folder)
+        huggingface.save(network, tokenizer, folder / "model", dtype=STORED_DTYPE)
 
-    trainer.train(report, evaluate)
+    try:
+        trainer.train(tell, evaluate)
+    finally:
+        board.close()
