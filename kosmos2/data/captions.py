@@ -101,7 +101,8 @@ class RecordSource:
         lessons = [teacher.grounded_caption(text)]
         for phrase in text.phrases if teach == "all" else ():
             lessons.append(teacher.find(text.phrase_text(phrase), phrase.boxes))
-            lessons.append(teacher.describe(phrase.boxes[0], text.phrase_text(phrase)))
+            if len(phrase.boxes) == 1:  # one box of "three cups" is not three cups
+                lessons.append(teacher.describe(phrase.boxes[0], text.phrase_text(phrase)))
         return lessons
 
     def _published(self, text: GroundedText, rng: np.random.Generator) -> list[Lesson] | Rejected:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from kosmos2.data.patches import PatchTargets
 from kosmos2.model.decoder import PADDING_ID
 
 PADDING_LESSON = -1
+PADDING_SAMPLE = -1
 PREFIX_LESSON = 0
 
 
@@ -32,6 +34,8 @@ class Batch:
     image_mask_BT: Tensor
     lesson_BT: Tensor
     """0 in the prefix, 1, 2, ... in the lessons, -1 at padding."""
+    sample_BT: Tensor
+    """0, 1, ... in a row of several samples, which do not see one another; -1 at padding."""
     positions_BT: Tensor
     source_L: Tensor
     """Where a target is predicted from, as an index into the flattened B * T positions."""
@@ -45,11 +49,18 @@ class Batch:
         return Batch(**{each.name: getattr(self, each.name).to(device) for each in fields(self)})
 
     def attention_mask(self) -> Tensor:
-        """Return mask_BTT, True where a position may look: back, in its lesson or the prefix."""
+        """Return mask_BTT, True where a position may look: back in its sample, at its lesson and
+        the prefix."""
         lesson_BT1, lesson_B1T = self.lesson_BT[:, :, None], self.lesson_BT[:, None, :]
         length = self.ids_BT.shape[1]
         causal_TT = torch.ones(length, length, dtype=torch.bool, device=self.ids_BT.device).tril()
-        return causal_TT & ((lesson_B1T == PREFIX_LESSON) | (lesson_B1T == lesson_BT1))
+        lesson_BTT = (lesson_B1T == PREFIX_LESSON) | (lesson_B1T == lesson_BT1)
+        return causal_TT & lesson_BTT & (self.sample_BT[:, None, :] == self.sample_BT[:, :, None])
+
+    @property
+    def num_samples(self) -> int:
+        """Return of how many samples the rows are."""
+        return int((self.sample_BT.amax(1) + 1).sum())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +74,7 @@ class Row:
     ids: list[int]
     image_mask: list[bool]
     lesson: list[int]
+    sample: list[int]
     positions: list[int]
     sources: list[int]
     targets: list[int]
@@ -111,6 +123,7 @@ def pack_all(
         ids=ids,
         image_mask=image_mask,
         lesson=[PREFIX_LESSON] * start,
+        sample=[0] * start,
         positions=[place + 1 + PADDING_ID for place in range(start)],
         sources=[],
         targets=[],
@@ -132,7 +145,28 @@ def _append(row: Row, passage: Passage, number: int, start: int) -> None:
         row.ids.append(token)
         row.image_mask.append(passage.image_mask[offset])
         row.lesson.append(number)
+        row.sample.append(0)
         row.positions.append(start + offset + 1 + PADDING_ID)
+
+
+def joined(rows: Sequence[Row]) -> Row:
+    """Return samples one after the other as one row, in which none sees another."""
+    if len(rows) == 1:
+        return rows[0]
+    starts = list(accumulate((len(row) for row in rows), initial=0))
+    numbered = list(zip(starts, rows, strict=False))
+    return Row(
+        pixels_ICYX=torch.cat([row.pixels_ICYX for row in rows]),
+        noun_IP=torch.cat([row.noun_IP for row in rows]),
+        sides_IP4=torch.cat([row.sides_IP4 for row in rows]),
+        ids=[each for row in rows for each in row.ids],
+        image_mask=[each for row in rows for each in row.image_mask],
+        lesson=[each for row in rows for each in row.lesson],
+        sample=[number for number, row in enumerate(rows) for _ in row.ids],
+        positions=[each for row in rows for each in row.positions],
+        sources=[start + source for start, row in numbered for source in row.sources],
+        targets=[each for row in rows for each in row.targets],
+    )
 
 
 def collate(rows: Sequence[Row], *, multiple: int) -> Batch:
@@ -148,6 +182,7 @@ def collate(rows: Sequence[Row], *, multiple: int) -> Batch:
         ids_BT=padded([row.ids for row in rows], PADDING_ID),
         image_mask_BT=padded([[int(m) for m in row.image_mask] for row in rows], 0).bool(),
         lesson_BT=padded([row.lesson for row in rows], PADDING_LESSON),
+        sample_BT=padded([row.sample for row in rows], PADDING_SAMPLE),
         positions_BT=padded([row.positions for row in rows], PADDING_ID),
         source_L=torch.tensor(
             [n * length + source for n, row in enumerate(rows) for source in row.sources],

@@ -48,9 +48,12 @@ Turns = list[tuple[str, str]]
 def instruction(
     text: GroundedText, phrase: Phrase, teacher: Teacher, rng: np.random.Generator
 ) -> Lesson:
-    """Return an expression to find, or one of its boxes to describe, each half of the time."""
+    """Return an expression to find or its box to describe, each half of the time.
+
+    Several boxes are found only: one of "three cups" is not three cups.
+    """
     words = text.phrase_text(phrase)
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 or len(phrase.boxes) > 1:
         return teacher.find(words, phrase.boxes)
     box, (begin, subject) = _drawn(phrase, rng)
     return teacher.complete(mark(begin, subject, [box]), f"{words}.")
@@ -61,7 +64,8 @@ def published_instruction(
 ) -> Lesson:
     """Return the same with the published cells, the sentence tokenised as one text.
 
-    No loader of these was published; the tokens follow that of the captions.
+    No loader of these was published: the tokens follow that of the captions, and of several boxes
+    one is drawn.
     """
     tokenizer, words = teacher.tokenizer, text.phrase_text(phrase)
     if rng.random() < 0.5:

@@ -1,7 +1,7 @@
 """From the mixture to the batches of each step, for one rank of several and any number of workers.
 
 A step is a fixed set of draws. A rank takes those whose number in the order, modulo the number of
-ranks, is its own; a worker makes one whole step of its rank: the rows, sorted by length and cut
+ranks, is its own; a worker makes one whole step of its rank: the samples, packed into rows and cut
 into micro-batches under a token budget. So neither workers nor ranks change what a step learns.
 """
 
@@ -13,12 +13,16 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from kosmos2.data.collate import Batch, Row, collate
+from kosmos2.data.collate import Batch, Row, collate, joined
 from kosmos2.data.ledger import Ledger, Rejected
 from kosmos2.data.mixture import Draw, Mixture
 from kosmos2.data.sources import Source
 from kosmos2.errors import ConfigError
 
+LITTLE_PADDING = 0.03
+"""A share of positions that is not worth longer rows."""
+_EIGHTHS = (8, 9, 10, 11, 12, 14, 16, 20, 24, 32, 48, 64)
+"""Of the longest sample's length: how long rows may be made."""
 ROWS_AHEAD = 128
 """About as many rows does a worker prepare ahead, one step at least."""
 
@@ -31,7 +35,7 @@ class Loading:
     multiple: int
     """Rows are padded to a multiple of this many positions."""
     max_tokens: int = 0
-    """Most positions of a micro-batch, padding included; 0: a step's share is one batch."""
+    """Most positions of a micro-batch, padding included; 0: one batch, a row for each sample."""
     rank: int = 0
     ranks: int = 1
 
@@ -63,21 +67,57 @@ def steps(
 def cut(rows: Sequence[Row], *, multiple: int, max_tokens: int) -> list[list[Row]]:
     """Return rows in batches whose positions, padding included, keep within `max_tokens`.
 
-    0: one batch of all, in their order. Otherwise the longest come first; a row that is longer
-    than the budget is a batch of its own.
+    0: one batch of all, in their order. Otherwise samples are laid one behind the other into rows
+    of equal length, the longest first: of the lengths that are few times the longest sample's, the
+    shortest that leaves little padding. A sample longer than the budget is a batch of its own.
     """
     if not max_tokens:
         return [list(rows)] if rows else []
-    batches: list[list[Row]] = []
-    room = 0
-    for row in sorted(rows, key=lambda row: -len(row.ids)):
-        if not room:
-            longest = len(row.ids) + -len(row.ids) % multiple
-            room = max(1, max_tokens // longest)
-            batches.append([])
-        batches[-1].append(row)
-        room -= 1
+    ranked = sorted(rows, key=lambda row: -len(row))
+    large = [row for row in ranked if _rounded(len(row), multiple) > max_tokens]
+    batches = [[row] for row in large]
+    rest = ranked[len(large) :]
+    if rest:
+        length, bins = _fitted(rest, multiple, max_tokens)
+        together = max_tokens // length
+        joints = [joined(each) for each in bins]
+        batches += [joints[at : at + together] for at in range(0, len(joints), together)]
     return batches
+
+
+def _fitted(rows: Sequence[Row], multiple: int, max_tokens: int) -> tuple[int, list[list[Row]]]:
+    """Return the length of a row, and the samples that go into each."""
+    longest, total = _rounded(len(rows[0]), multiple), sum(map(len, rows))
+    found: list[tuple[float, int, list[list[Row]]]] = []
+    for eighths in _EIGHTHS:
+        length = longest * eighths // 8 // multiple * multiple
+        if length > max_tokens:
+            break
+        bins = _first_fit(rows, length)
+        padding = 1 - total / (length * len(bins))
+        found.append((padding, length, bins))
+        if padding <= LITTLE_PADDING:
+            break
+    _, length, bins = min(found, key=lambda each: (max(each[0], LITTLE_PADDING), each[1]))
+    return length, bins
+
+
+def _first_fit(rows: Sequence[Row], length: int) -> list[list[Row]]:
+    """Return rows, longest first, each in the first place that has room for it."""
+    bins: list[list[Row]] = []
+    room: list[int] = []
+    for row in rows:
+        place = next((n for n, left in enumerate(room) if left >= len(row)), len(bins))
+        if place == len(bins):
+            bins.append([])
+            room.append(length)
+        bins[place].append(row)
+        room[place] -= len(row)
+    return bins
+
+
+def _rounded(length: int, multiple: int) -> int:
+    return length + -length % multiple
 
 
 class _Shares(Sampler[list[Draw]]):

@@ -63,7 +63,7 @@ class Meter:
         self.steps += 1
         self.flops += flops
         for batch in batches:
-            self.samples += len(batch.ids_BT)
+            self.samples += batch.num_samples
             self.tokens += int((batch.lesson_BT != PADDING_LESSON).sum())
 
     def step_done(self) -> None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from kosmos2.data.collate import Batch, collate, pack
+from kosmos2.data.collate import Batch, collate, joined, pack
 from kosmos2.data.lessons import Lesson
 from kosmos2.data.patches import unknown
 from kosmos2.model import ModelConfig, Network, TextConfig, VisionConfig
@@ -46,6 +46,25 @@ def test_a_packed_lesson_is_predicted_as_if_it_stood_alone() -> None:
 
     expected_LV = torch.cat([target_logits(network, batch) for batch in alone])
     torch.testing.assert_close(target_logits(network, packed), expected_LV)
+
+
+@torch.no_grad()
+def test_samples_in_one_row_are_predicted_as_if_each_stood_alone() -> None:
+    torch.manual_seed(0)
+    network = Network(CONFIG).double().eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    pixels_NCYX = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+    rows = [
+        pack(pixels_CYX, unknown(2), PREFIX, LESSONS[number:])
+        for number, pixels_CYX in enumerate(pixels_NCYX)
+    ]
+
+    together = collate([joined(rows[:2]), rows[2]], multiple=8)
+    expected_LV = torch.cat([target_logits(network, collate([row], multiple=1)) for row in rows])
+    torch.testing.assert_close(target_logits(network, together), expected_LV)
+    assert together.num_samples == 3
+    assert together.target_L.tolist() == [target for row in rows for target in row.targets]
 
 
 def test_only_answers_are_targets_each_predicted_by_the_token_before_it() -> None:

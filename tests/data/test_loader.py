@@ -2,20 +2,31 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from data_cases import MODEL, save, write_lines
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from scene_shapes import recipe, shapes
 
-from kosmos2.data.collate import Batch, Row, pack
+from kosmos2.data.collate import Batch, Row, collate, pack
 from kosmos2.data.ledger import Ledger, Rejected
-from kosmos2.data.lessons import Lesson
+from kosmos2.data.lessons import Lesson, Teacher
 from kosmos2.data.loader import Loading, cut, steps
 from kosmos2.data.mixture import Mixture
+from kosmos2.data.opening import Reader, open_source
 from kosmos2.data.order import Epochs
 from kosmos2.data.patches import unknown
+from kosmos2.data.preview import padding_share
+from kosmos2.data.recipe import SourceRecipe
+from kosmos2.data.sources import SceneSource
 from kosmos2.errors import ConfigError
+from kosmos2.scenes.maker import SceneMaker
+from kosmos2.vocab.tokenizer import Tokenizer
 
 PIXELS = torch.zeros(3, 4, 4, dtype=torch.uint8)
 MARK = 1000
@@ -130,19 +141,62 @@ def test_a_step_of_which_all_is_rejected_has_no_batch() -> None:
     assert ledger.rejected == {(0, "bad"): 1}
 
 
+def rows_of(lengths: list[int]) -> list[Row]:
+    return [
+        pack(PIXELS, unknown(2), ((0,), (False,)), [Lesson(prompt=(), answer=(n + 5,) * length)])
+        for n, length in enumerate(lengths)
+    ]
+
+
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.integers(1, 300))
-def test_no_batch_passes_the_budget_but_a_row_that_does_alone(
+def test_no_batch_passes_the_budget_but_a_sample_that_does_alone(
     lengths: list[int], max_tokens: int
 ) -> None:
-    rows = [
-        pack(PIXELS, unknown(2), ((0,), (False,)), [Lesson(prompt=(), answer=(5,) * length)])
-        for length in lengths
+    batches = cut(rows_of(lengths), multiple=4, max_tokens=max_tokens)
+    made = [collate(batch, multiple=4) for batch in batches]
+    learnt = Counter(int(target) for batch in made for target in batch.target_L)
+    assert learnt == {n + 5: length for n, length in enumerate(lengths)}
+    assert sum(batch.num_samples for batch in made) == len(lengths)
+    for batch in made:
+        assert batch.ids_BT.numel() <= max_tokens or batch.num_samples == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_budget_leaves_little_padding_whatever_the_lengths(seed: int) -> None:
+    drawn = np.random.default_rng(seed)
+    long, short = drawn.integers(60, 160, size=90), drawn.integers(15, 60, size=30)
+    lengths = [*map(int, long), *map(int, short), *([255] * 8)]
+    batches = [
+        collate(batch, multiple=8) for batch in cut(rows_of(lengths), multiple=8, max_tokens=2048)
     ]
-    batches = cut(rows, multiple=4, max_tokens=max_tokens)
-    assert sorted(id(row) for batch in batches for row in batch) == sorted(map(id, rows))
-    for batch in batches:
-        longest = -(-max(map(len, batch)) // 4) * 4
-        assert longest * len(batch) <= max_tokens or len(batch) == 1
+    assert padding_share(batches) <= 0.05
+
+
+def test_scenes_records_and_text_leave_little_padding(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    teacher = Teacher(tiny_tokenizer, num_latents=3)
+    maker = SceneMaker(recipe(size=16), shapes())
+    scenes = [maker.scene(index) for index in range(24)]
+    rows = []
+    for number, scene in enumerate(scenes):
+        save(tmp_path / f"{number}.png", Image.fromarray(scene.image))
+        rows.append({**scene.record().to_dict(), "image": f"{number}.png", "shard": None})
+    texts = [{"text": f"{each.detailed.text}\n{each.brief.text}"} for each in scenes]
+    reader = Reader(teacher, MODEL, tmp_path / "cache")
+    files = [
+        SourceRecipe(kind="records", path=str(write_lines(tmp_path / "r.jsonl", rows))),
+        SourceRecipe(kind="text", path=str(write_lines(tmp_path / "t.jsonl", texts)), block=128),
+    ]
+    live = SceneSource(maker, teacher, max_lessons=6, patches_per_side=4)
+    mixed = [live, *(open_source(each, reader, seed=1) for each in files)]
+    mix = Mixture([0.5, 0.3, 0.2], batch_size=96, seed=1, first=0, stop=2)
+    loading = Loading(workers=0, multiple=8, max_tokens=1024)
+    ledger = Ledger()
+    made = [batch for step in steps(mixed, mix, loading, ledger) for batch in step]
+    assert sum(batch.num_samples for batch in made) == sum(ledger.used.values()) > 150
+    assert len(made) > 4
+    assert padding_share(made) <= 0.05
 
 
 def test_a_rank_outside_the_ranks_is_refused() -> None:
