@@ -45,7 +45,7 @@ TINY = 48
 FILES = 256
 SHORT, LONG = 512, 2560
 """Pairs of two runs; their difference is pairs alone, without loading and imports."""
-TOGETHER = worker.TOGETHER
+TOGETHER = worker.together(GritRecipe())
 
 Found = dict[str, Any]
 
