@@ -92,13 +92,13 @@ def identity(recipe: GritRecipe) -> Mapping[str, str]:
     """Return what the values depend on: models, weights, settings. Loads no weights."""
     quality = recipe.quality
     told: dict[str, Mapping[str, str]] = {}
+    if quality.round_trip:
+        told["described"] = {"by": str(_described_by(recipe.linking))}
+        told["round_trip"] = detect.identity(_describer(quality))
     if quality.nsfw:
         told["nsfw"] = nsfw.identity(quality.nsfw)
     if quality.similarity:
         told["similarity"] = similarity.identity(quality)
-    if quality.round_trip:
-        by = {"linking": str(_measured_by(recipe.linking))}
-        told["round_trip"] = {**detect.identity(_describer(quality)), **by}
     if quality.second:
         told["second"] = detect.identity(quality.second)
     return {f"{name}.{key}": value for name, own in told.items() for key, value in own.items()}
@@ -129,7 +129,7 @@ def _describer(quality: Quality) -> Detection:
     )
 
 
-def _measured_by(linking: Linking) -> dict[str, object]:
+def _described_by(linking: Linking) -> dict[str, object]:
     """Return the settings of linking that say which boxes are described."""
     names = ("nms_iou", "threshold", "boxes_per_phrase", "contained")
     return {name: getattr(linking, name) for name in names}
