@@ -30,14 +30,19 @@ def load_runner(
     The dtype "auto" is what a folder of few bits holds; else see `choose_precision`.
     """
     path = resolve(name_or_path)
-    stored = stored_precision(path) if path.is_dir() else None
-    if stored is not None and dtype == "auto":
-        dtype = stored
-    parts, tokenizer = open_parts(path, choose_precision(dtype, device), device)
+    parts, tokenizer = open_parts(path, precision_of(path, dtype, device), device)
     runner = build(parts)
     if device.type == "cuda" and os.environ.get(CAPTURE) == "on":
         return CapturedRunner.of(runner), tokenizer
     return fastest(runner), tokenizer
+
+
+def precision_of(path: Path, dtype: str, device: torch.device) -> Precision:
+    """Return the precision that a model would be loaded in; reads no weights."""
+    stored = stored_precision(path) if path.is_dir() else None
+    if stored is not None and dtype == "auto":
+        return stored
+    return choose_precision(dtype, device)
 
 
 def choose_device(name: str) -> torch.device:

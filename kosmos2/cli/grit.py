@@ -54,6 +54,13 @@ ImagesOption = Annotated[
     Path | None,
     typer.Option("--images", metavar="DIR", help="Where paths in SOURCE start."),
 ]
+FetchOption = Annotated[
+    bool,
+    typer.Option(
+        "--fetch",
+        help="Download pictures that SOURCE names by their url; for many see `grit download`.",
+    ),
+]
 LimitOption = Annotated[int | None, typer.Option("--limit", help="The first so many pairs.")]
 ShardSizeOption = Annotated[int, typer.Option("--shard-size", min=1, help="Pairs of a unit.")]
 WorkersOption = Annotated[
@@ -69,6 +76,7 @@ def build(
     recipe: RecipeOption = None,
     overrides: SetOption = None,
     images: ImagesOption = None,
+    fetch: FetchOption = False,
     limit: LimitOption = None,
     shard_size: ShardSizeOption = 256,
     driver: DriverOption = Driver.LOCAL,
@@ -95,6 +103,7 @@ def build(
         images=images,
         limit=limit,
         unit=shard_size,
+        download=fetch,
         anew=fresh,
     )
     with bar("looking", 1) as progress:

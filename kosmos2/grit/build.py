@@ -25,15 +25,15 @@ from typing import Any
 
 import kosmos2
 from kosmos2 import config
-from kosmos2.errors import ConfigError, RequestError, one_line
+from kosmos2.errors import ConfigError, Kosmos2Error, RequestError, one_line
 from kosmos2.grit import calibration, detect, quality
-from kosmos2.grit.recipe import Filters, GritRecipe, Linking
+from kosmos2.grit.recipe import Detection, Filters, GritRecipe, Linking
 from kosmos2.grit.select import Selection
 from kosmos2.grit.steps import Discarded, Funnel, Looked
 from kosmos2.grit.worker import LOOKED, Looker, Plan, read_looked
 from kosmos2.records.jsonl import text_of
 from kosmos2.records.record import Provenance
-from kosmos2.shards import Done, Driver, JobFolder, Summary, Unit, run
+from kosmos2.shards import Done, Driver, JobFolder, Pool, Ray, Summary, Unit, run
 from kosmos2.sources.inputs import Looking, items, read_list, write_list
 from kosmos2.sources.rows import Item
 
@@ -57,6 +57,8 @@ class Build:
     images: Path | None = None
     limit: int | None = None
     unit: int = UNIT
+    download: bool = False
+    """Pictures on the web may be fetched."""
     anew: bool = False
     """What an earlier run found is thrown away."""
 
@@ -84,9 +86,10 @@ def build(job: Build, tell: Callable[[Done], None], total: Callable[[int], None]
     begin = JobFolder.fresh if job.anew else JobFolder.open
     looking = Looking(images=job.images, captions=True, leave_out=(job.out,))
     with begin(job.looked, _settings(job)) as folder:
-        path, count = _list(job, looking, folder)
+        path, count = _list_or_nothing(job, looking, folder)
         total(count)
-        plan = Plan(recipe=_resolved(job.recipe, folder.settings), base=job.out.absolute())
+        recipe = _resolved(_settled(job.recipe, folder.settings), folder.settings)
+        plan = Plan(recipe=recipe, base=job.out.absolute())
         summary = run(
             _units(path, count, job.unit),
             partial(Looker, plan),
@@ -126,21 +129,54 @@ def recipe_of(out: Path) -> GritRecipe:
 
 
 def _settings(job: Build) -> dict[str, Any]:
-    """Return as JSON all that looking depends on."""
+    """Return as JSON all that looking depends on; no weights are loaded for it."""
+    recipe = _placed(job.recipe, job.driver)
     detector = {
-        "detector": dict(detect.identity(job.recipe.detection)),
-        "score": detect.score(job.recipe.detection),
+        "detector": dict(detect.identity(recipe.detection)),
+        "score": detect.score(recipe.detection),
     }
     return {
         "recipe": config.as_tree(_looks_with(job.recipe)),
         **detector,
-        "quality": dict(quality.identity(_resolved(job.recipe, detector))),
+        "quality": dict(quality.identity(_resolved(recipe, detector))),
         "input": os.path.abspath(job.source),
         "images": str(job.images),
         "limit": job.limit,
         "unit": job.unit,
         "code": f"kosmos2 {kosmos2.__version__}",
     }
+
+
+def _placed(recipe: GritRecipe, driver: Driver) -> GritRecipe:
+    """Return the recipe with the device that "auto" means where the workers are.
+
+    The head of a cluster may have no GPU.
+    """
+    if not (isinstance(driver, Pool | Ray) and driver.gpus):
+        return recipe
+
+    def on_gpu(settings: Detection) -> Detection:
+        return replace(settings, device="cuda") if settings.device == "auto" else settings
+
+    second = recipe.quality.second
+    return replace(
+        recipe,
+        detection=on_gpu(recipe.detection),
+        quality=replace(recipe.quality, second=on_gpu(second) if second else None),
+    )
+
+
+def _settled(recipe: GritRecipe, settings: Mapping[str, Any]) -> GritRecipe:
+    """Return the recipe with the numbers that "auto" means, so that all workers compute alike."""
+    told, second = settings["quality"], recipe.quality.second
+    of_second = {key.removeprefix("second."): told[key] for key in told if "second." in key}
+    return replace(
+        recipe,
+        detection=detect.settled(recipe.detection, settings["detector"]),
+        quality=replace(
+            recipe.quality, second=detect.settled(second, of_second) if second else None
+        ),
+    )
 
 
 def _looks_with(recipe: GritRecipe) -> GritRecipe:
@@ -196,13 +232,23 @@ def _note_run(job: Build, summary: Summary) -> None:
         file.write(json.dumps(told) + "\n")
 
 
+def _list_or_nothing(job: Build, looking: Looking, folder: JobFolder) -> tuple[Path, int]:
+    """Return what `_list` does; a source that is refused leaves no folder."""
+    try:
+        return _list(job, looking, folder)
+    except Kosmos2Error:
+        if not any(folder.names()):
+            folder.remove()
+        raise
+
+
 def _list(job: Build, looking: Looking, folder: JobFolder) -> tuple[Path, int]:
     """Return the list of pairs and their number; once written it stays as it is."""
     path = folder.path / "parts" / "pairs.jsonl"
     told = _read_json(path.with_suffix(".count"))
     if told is not None:
         return path, int(told["count"])
-    found: Iterator[Item] = islice(items(job.source, looking), job.limit)
+    found = _usable(islice(items(job.source, looking), job.limit), job)
     half = path.with_name(f"{path.name}.half")
     count, digest = write_list(found, half)
     if not count:
@@ -210,6 +256,18 @@ def _list(job: Build, looking: Looking, folder: JobFolder) -> tuple[Path, int]:
     half.rename(path)
     _write_json(path.with_suffix(".count"), {"count": count, "sha256": digest})
     return path, count
+
+
+def _usable(found: Iterator[Item], job: Build) -> Iterator[Item]:
+    """Yield the items; refuse pictures on the web unless they may be fetched."""
+    for item in found:
+        if item.place is not None and item.place.url is not None and not job.download:
+            raise RequestError(
+                f"{one_line(item.name)} lies on the web: use --fetch to download such pictures "
+                "while looking, or `kosmos2 grit download` to have them as tars first, politely "
+                "and once"
+            )
+        yield item
 
 
 def _units(path: Path, count: int, size: int) -> Iterator[Unit]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from kosmos2.api import Kosmos2, Settings
-from kosmos2.grit import dino, owl, remote
+from kosmos2.errors import ConfigError
+from kosmos2.grit import dino, kosmos, owl, remote
 from kosmos2.grit.detectors import Detector, Oracle
 from kosmos2.grit.glip import detector as glip
 from kosmos2.grit.kosmos import Kosmos2Detector
 from kosmos2.grit.recipe import Detection
 from kosmos2.records.store import read
-from kosmos2.weights.pretrained import resolve, weights_hash
 from kosmos2.weights.tensors import sha256
 
 
@@ -20,7 +20,7 @@ def load(settings: Detection) -> Detector:
     """Return the detector that a recipe names, with its weights on its device."""
     match settings.name:
         case "kosmos2":
-            return _kosmos2(settings)
+            return kosmos.load(settings)
         case "mm-grounding-dino" | "llmdet" | "grounding-dino":
             return dino.load(settings)
         case "owlv2":
@@ -32,12 +32,30 @@ def load(settings: Detection) -> Detector:
         case "oracle":
             truth = Path(settings.model)
             known = {str(record.id): record for record in read(truth)}
-            return Oracle(known, f"{truth.name} sha256:{sha256(truth)}")
+            return Oracle(known, _truth(truth))
 
 
 def identity(settings: Detection) -> Mapping[str, str]:
-    """Return what the boxes of a recipe's detector depend on."""
-    return load(settings).identity
+    """Return what the boxes of a recipe's detector depend on, as `load` would; loads no weights."""
+    match settings.name:
+        case "kosmos2":
+            return kosmos.identity(settings)
+        case "mm-grounding-dino" | "llmdet" | "grounding-dino":
+            return dino.identity(settings)
+        case "owlv2":
+            return owl.identity(settings)
+        case "glip":
+            return glip.load(settings).identity
+        case "remote":
+            return remote.load(settings).identity
+        case "oracle":
+            return {"detector": "oracle", "model": _truth(Path(settings.model))}
+
+
+def settled(settings: Detection, identity: Mapping[str, str]) -> Detection:
+    """Return the settings with which any machine computes in the numbers of an identity."""
+    known = settings.dtype == "auto" and "precision" in identity
+    return replace(settings, dtype=identity["precision"]) if known else settings
 
 
 def score(settings: Detection) -> str:
@@ -57,11 +75,11 @@ def score(settings: Detection) -> str:
             return Oracle.score
 
 
-def _kosmos2(settings: Detection) -> Kosmos2Detector:
-    model = Kosmos2.load(
-        settings.model,
-        device=settings.device,
-        dtype=settings.dtype,
-        settings=Settings(batch_size=settings.batch_size),
-    )
-    return Kosmos2Detector(model, weights_hash(resolve(settings.model)))
+def _truth(path: Path) -> str:
+    try:
+        return f"{path.name} sha256:{sha256(path)}"
+    except OSError as error:
+        raise ConfigError(
+            f"detection.model: {path} cannot be read ({error.strerror}); an oracle's is the file "
+            "of the true records"
+        ) from error

@@ -22,15 +22,15 @@ from kosmos2.grit.linking import Candidate
 from kosmos2.grit.looks import Look, Looker, shares
 from kosmos2.grit.recipe import Detection
 from kosmos2.grit.running import (
-    DTYPES,
     Foreign,
     candidates,
     choose_dtype,
     computing_in,
+    of_files,
+    precision,
     pretrained,
     surest,
     transformers,
-    weights_hash,
 )
 
 KINDS = ("mm-grounding-dino", "grounding-dino")
@@ -48,7 +48,12 @@ class GroundingDino(Looker):
     score = "mean over a phrase's tokens of sigmoid(logit) of a query for the token"
 
     def __init__(
-        self, model: Foreign, tokenizer: Foreign, scaling: Scaling, settings: Detection
+        self,
+        model: Foreign,
+        tokenizer: Foreign,
+        scaling: Scaling,
+        settings: Detection,
+        identity: Mapping[str, str],
     ) -> None:
         _check(model, tokenizer)
         text = model.config.text_config
@@ -56,21 +61,12 @@ class GroundingDino(Looker):
         super().__init__(tokenizer, scaling, settings, longest)
         self._device = choose_device(settings.device)
         self._dtype = choose_dtype(settings.dtype, self._device)
-        self._weights = weights_hash(model)
+        self._identity = identity
         self._model = model.eval().to(self._device, torch.float32)
 
     @property
     def identity(self) -> Mapping[str, str]:
-        return {
-            "detector": self._settings.name,
-            "model": self._settings.model,
-            "weights": self._weights,
-            "precision": next(name for name, kind in DTYPES.items() if kind == self._dtype),
-            "prompt": self._settings.prompt,
-            "rows_per_phrase": str(self._settings.rows_per_phrase),
-            "scaling": str(self._scaling),
-            "transformers": str(transformers().__version__),
-        }
+        return self._identity
 
     @torch.inference_mode()
     def _forward(
@@ -106,8 +102,25 @@ def load(settings: Detection) -> GroundingDino:
     library = transformers()
     model = pretrained(library.AutoModelForZeroShotObjectDetection, settings.model)
     tokenizer = pretrained(library.AutoTokenizer, settings.model)
-    processor = pretrained(library.AutoImageProcessor, settings.model)
-    return GroundingDino(model, tokenizer, Scaling.of(processor), settings)
+    return GroundingDino(model, tokenizer, _scaling(settings), settings, identity(settings))
+
+
+def identity(settings: Detection) -> Mapping[str, str]:
+    """Return what boxes depend on; reads the files of the model, loads no weights."""
+    return {
+        "detector": settings.name,
+        "model": settings.model,
+        **of_files(settings.model),
+        "precision": precision(settings),
+        "prompt": settings.prompt,
+        "rows_per_phrase": str(settings.rows_per_phrase),
+        "scaling": str(_scaling(settings)),
+        "transformers": str(transformers().__version__),
+    }
+
+
+def _scaling(settings: Detection) -> Scaling:
+    return Scaling.of(pretrained(transformers().AutoImageProcessor, settings.model))
 
 
 def _check(model: Foreign, tokenizer: Foreign) -> None:

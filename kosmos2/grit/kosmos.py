@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kosmos2.api import Kosmos2, questions
+import torch
+
+from kosmos2.api import Kosmos2, Settings, questions
+from kosmos2.api.loading import precision_of
 from kosmos2.api.questions import Question
 from kosmos2.api.replies import Caption
-from kosmos2.errors import RequestError
+from kosmos2.errors import ConfigError, RequestError
 from kosmos2.grit.detectors import Asked, Refused, Span
 from kosmos2.grit.linking import Candidate
+from kosmos2.grit.recipe import Detection
+from kosmos2.grit.running import device_named
+from kosmos2.weights.pretrained import resolve, weights_hash
 
 
 class Kosmos2Detector:
@@ -20,18 +26,13 @@ class Kosmos2Detector:
         "neighbourhood"
     )
 
-    def __init__(self, model: Kosmos2, weights: str) -> None:
+    def __init__(self, model: Kosmos2, identity: Mapping[str, str]) -> None:
         self._model = model
-        self._weights = weights
+        self._identity = identity
 
     @property
     def identity(self) -> Mapping[str, str]:
-        return {
-            "detector": "kosmos2",
-            "model": self._model.name,
-            "weights": self._weights,
-            "precision": str(self._model.engine.runner.precision),
-        }
+        return self._identity
 
     def detect(self, asked: Sequence[Asked]) -> list[list[Candidate] | Refused]:
         """Return the boxes of each picture; what the model cannot read is refused with a reason."""
@@ -58,6 +59,34 @@ class Kosmos2Detector:
             return questions.ground_phrases(asked.caption, asked.spans, tokenizer)
         except RequestError:
             return Refused("the detector cannot read the caption")
+
+
+def load(settings: Detection) -> Kosmos2Detector:
+    """Return the detector of the embedded model, a folder, a `.pt` file or a hub name."""
+    model = Kosmos2.load(
+        settings.model,
+        device=settings.device,
+        dtype=settings.dtype,
+        settings=Settings(batch_size=settings.batch_size),
+    )
+    return Kosmos2Detector(model, identity(settings))
+
+
+def identity(settings: Detection) -> Mapping[str, str]:
+    """Return what boxes depend on; reads the files of the model, loads no weights."""
+    path, device = resolve(settings.model), device_named(settings.device)
+    if settings.dtype == "auto" and device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"detection.dtype is auto and detection.device {device}, which is not on this machine: "
+            "what it computes best in cannot be asked here. Name it: detection.dtype = bf16 (or "
+            "fp16, fp32)."
+        )
+    return {
+        "detector": "kosmos2",
+        "model": settings.model,
+        "weights": weights_hash(path),
+        "precision": str(precision_of(path, settings.dtype, device)),
+    }
 
 
 def _candidates(asked: Asked, reply: Caption) -> list[Candidate]:

@@ -17,16 +17,16 @@ from kosmos2.grit.detectors import Asked, Refused
 from kosmos2.grit.linking import Candidate
 from kosmos2.grit.recipe import Detection
 from kosmos2.grit.running import (
-    DTYPES,
     Foreign,
     ahead,
     candidates,
     choose_dtype,
     computing_in,
+    of_files,
+    precision,
     pretrained,
     surest,
     transformers,
-    weights_hash,
 )
 
 
@@ -41,13 +41,18 @@ class Owl:
     score = "sigmoid(logit) of a patch for the phrase"
 
     def __init__(
-        self, model: Foreign, tokenizer: Foreign, processor: Foreign, settings: Detection
+        self,
+        model: Foreign,
+        tokenizer: Foreign,
+        processor: Foreign,
+        settings: Detection,
+        identity: Mapping[str, str],
     ) -> None:
         if model.config.model_type != "owlv2":
             raise ConfigError(f"detection.model is a {model.config.model_type}, and no owlv2")
         self._device = choose_device(settings.device)
         self._dtype = choose_dtype(settings.dtype, self._device)
-        self._weights = weights_hash(model)
+        self._identity = identity
         self._model = model.eval().to(self._device, torch.float32)
         self._tokenizer = tokenizer
         self._processor = processor
@@ -56,15 +61,7 @@ class Owl:
 
     @property
     def identity(self) -> Mapping[str, str]:
-        return {
-            "detector": "owlv2",
-            "model": self._settings.model,
-            "weights": self._weights,
-            "precision": next(name for name, kind in DTYPES.items() if kind == self._dtype),
-            "rows_per_phrase": str(self._settings.rows_per_phrase),
-            "scaling": str(dict(self._processor.size)),
-            "transformers": str(transformers().__version__),
-        }
+        return self._identity
 
     def detect(self, asked: Sequence[Asked]) -> list[list[Candidate] | Refused]:
         """Return the boxes of each picture; nothing is refused."""
@@ -128,7 +125,22 @@ def load(settings: Detection) -> Owl:
     model = pretrained(library.Owlv2ForObjectDetection, settings.model)
     tokenizer = pretrained(library.AutoTokenizer, settings.model)
     processor = pretrained(library.AutoImageProcessor, settings.model)
-    return Owl(model, tokenizer, processor, settings)
+    return Owl(model, tokenizer, processor, settings, identity(settings))
+
+
+def identity(settings: Detection) -> Mapping[str, str]:
+    """Return what boxes depend on; reads the files of the model, loads no weights."""
+    library = transformers()
+    processor = pretrained(library.AutoImageProcessor, settings.model)
+    return {
+        "detector": "owlv2",
+        "model": settings.model,
+        **of_files(settings.model),
+        "precision": precision(settings),
+        "rows_per_phrase": str(settings.rows_per_phrase),
+        "scaling": str(dict(processor.size)),
+        "transformers": str(library.__version__),
+    }
 
 
 def _candidates(

@@ -12,9 +12,13 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from kosmos2.api.loading import choose_device
 from kosmos2.boxes import Box
-from kosmos2.errors import ConfigError, MissingExtraError, RequestError
+from kosmos2.errors import ConfigError, MissingExtraError, RequestError, WeightsError, one_line
 from kosmos2.grit.linking import Candidate
+from kosmos2.grit.recipe import Detection
+from kosmos2.weights import pretrained as files
+from kosmos2.weights.tensors import sha256
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,6 +27,12 @@ Foreign: TypeAlias = Any
 """A model, tokenizer or class of transformers, whose types are not ours."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CONFIGS = (
+    "config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
+    "tokenizer_config.json",
+)  # fmt: skip
+"""What boxes depend on besides the weights, where a folder has it; a hub's snapshot has them all
+from the first look on, so that a hash of them does not change while a run goes on."""
 AHEAD = 2
 """Batches whose pictures are scaled while the model looks at others."""
 
@@ -59,6 +69,39 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
             f"got {name!r}"
         )
     return DTYPES[name]
+
+
+def device_named(name: str) -> torch.device:
+    """Return the device of that name, without looking whether it is here: a worker may have it."""
+    if name == "auto":
+        return choose_device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"detection.device {name!r} is none ({one_line(error)})") from error
+
+
+def precision(settings: Detection) -> str:
+    """Return the name of the numbers that products are computed in."""
+    chosen = choose_dtype(settings.dtype, device_named(settings.device))
+    return next(name for name, kind in DTYPES.items() if kind == chosen)
+
+
+def of_files(model: str, key: str = "detection.model") -> dict[str, str]:
+    """Return the hashes of a model's weights and of its settings; loads nothing.
+
+    A name on the hub is that of the library's own cache, where `pretrained` finds it, too.
+    """
+    try:
+        folder = files.resolve(model)
+        weights = files.weights_hash(folder)
+    except (WeightsError, OSError) as error:
+        raise ConfigError(f"{key}: {error}") from error
+    digest = hashlib.sha256()
+    for path in (folder / name for name in CONFIGS):
+        if path.is_file():
+            digest.update(f"{sha256(path)}  {path.name}\n".encode())
+    return {"weights": weights, "config": f"sha256:{digest.hexdigest()}"}
 
 
 def computing_in(

@@ -33,8 +33,10 @@ from kosmos2.sources.places import Found, Place, bytes_of, gather
 from kosmos2.sources.rows import Item
 
 LOOKED = "looked.jsonl.gz"
-TOGETHER = 32
-"""Pairs that are decoded, parsed and looked at together."""
+LEAST_TOGETHER, BATCHES_TOGETHER = 32, 8
+MOST_TOGETHER = 512
+"""Decoded pictures wait in memory: 512 of the longest side, twice, are 5 GB at the very worst, and
+0.6 GB where they are 640 x 480."""
 LONGEST_SIDE = 1333
 """Pixels to which a picture is shrunk before it waits for the detector: none of them reads more."""
 
@@ -86,8 +88,9 @@ class Looker:
     ) -> Iterator[list[Pair | Discarded]]:
         """Yield pairs with their pictures decoded, those of the next call while one is used."""
         coming: list[Future[Pair | Discarded]] = []
-        for start in range(0, len(items) + TOGETHER, TOGETHER):
-            ready, chunk = coming, slice(start, start + TOGETHER)
+        size = together(self._plan.recipe)
+        for start in range(0, len(items) + size, size):
+            ready, chunk = coming, slice(start, start + size)
             coming = [
                 self._threads.submit(_pair, item, data, self._plan.base)
                 for item, data in zip(items[chunk], prepared[chunk], strict=True)
@@ -106,6 +109,17 @@ class Looker:
                 yield _line(pair)
             else:
                 yield _line(next(looked))
+
+
+def together(recipe: GritRecipe) -> int:
+    """Return how many pairs are decoded, parsed and looked at together.
+
+    Detectors batch pictures of one shape. In a call of eight batches some four shapes fill theirs;
+    in a call of 32 pictures batches of 16 would stay half empty. It hangs on the recipe alone:
+    on a GPU the last bits of a score may depend on who shares a batch, and the file must not.
+    """
+    wanted = max(LEAST_TOGETHER, BATCHES_TOGETHER * recipe.detection.batch_size)
+    return min(wanted, MOST_TOGETHER)
 
 
 def read_looked(path: Path) -> Iterator[Looked | Discarded]:

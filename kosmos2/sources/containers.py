@@ -30,7 +30,7 @@ _Sample = list[tuple[str, tarfile.TarInfo]]
 def items_of_rows(rows: Iterator[jsonl.Row], origin: Origin) -> Iterator[Item]:
     """Yield the items of a file of records or of a table, from the rows as they lie there."""
     for number, row in enumerate(rows, start=1):
-        name = f"{origin.path.name}:{number}"
+        name = f"{origin.shown}:{number}"
         if row.fields is None:
             yield Item(id=name, name=row.where, problem=row.problem)
         else:
@@ -66,11 +66,11 @@ def _items_of_table(
     if {"noun_chunks", "ref_exps"} & set(names):
         yield from items_of_rows(parquet.rows(origin.path), origin)
         return
-    binary = [each.name for each in file.schema_arrow if _holds_bytes(arrow, each.type)]
+    binary = [each.name for each in file.schema_arrow if holds_bytes(arrow, each.type)]
     others = [name for name in names if name not in binary]
-    cells, path = _picture_column(binary, others), str(origin.path.absolute())
+    cells, path = picture_column(binary, others), str(origin.path.absolute())
     for number, (group, row, fields) in enumerate(_numbered(file, others), start=1):
-        name = f"{origin.path.name}:{number}"
+        name = f"{origin.shown}:{number}"
         if cells is None:
             yield item_of_row(fields, number, name, origin)
             continue
@@ -95,7 +95,7 @@ def _numbered(
                 row += 1
 
 
-def _picture_column(binary: list[str], others: list[str]) -> str | None:
+def picture_column(binary: list[str], others: list[str]) -> str | None:
     """Return the column whose cells are pictures, None where pictures are named by another."""
     known = [name for name in IMAGE_COLUMNS if name in binary]
     if known or not binary:
@@ -103,7 +103,7 @@ def _picture_column(binary: list[str], others: list[str]) -> str | None:
     return None if any(name in IMAGE_COLUMNS for name in others) else binary[0]
 
 
-def _holds_bytes(arrow: Any, kind: Any) -> bool:  # noqa: ANN401 (of a library without types)
+def holds_bytes(arrow: Any, kind: Any) -> bool:  # noqa: ANN401 (of a library without types)
     """Tell whether a column has pictures: bytes, or {bytes, path} as `datasets` writes them."""
     types = arrow.types
     if types.is_struct(kind):
@@ -156,7 +156,7 @@ def _pictures_of(
     pictures = whole[:1] or [each for each in members if f".{each[0]}".endswith(PICTURES)]
     beside = {ending: member for ending, member in members if (ending, member) not in pictures}
     fields, problem = _fields(tar, beside)
-    origin = Origin(path=path, images=path.parent.absolute())
+    origin = Origin(path=path, images=path.parent.absolute(), shown=shown)
     if not pictures:
         problem = problem or f"the sample has no picture, only .{', .'.join(beside)}"
         yield Item(id=key, name=f"{shown}: {key}", problem=problem)

