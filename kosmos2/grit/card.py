@@ -70,9 +70,13 @@ def _front(survey: Survey) -> str:
         ("size_categories", [_size(survey.stats.records)]),
         ("configs", [{"config_name": "default", "data_files": "records.jsonl"}]),
     ]
-    # JSON is YAML.
-    lines = (f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in fields)
-    return "\n".join(("---", *lines, "---")).replace("<", "\\u003c")
+    return "\n".join(("---", *(f"{name}: {_yaml(value)}" for name, value in fields), "---"))
+
+
+def _yaml(value: object) -> str:
+    """Return a value as JSON, which is YAML; what others wrote without the beginning of a tag."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text.replace("<", "\\u003c") if isinstance(value, str) else text
 
 
 def _licence(licences: Tally) -> list[tuple[str, object]]:
@@ -109,7 +113,7 @@ def _opening(survey: Survey) -> str:
 
 
 def _made(survey: Survey) -> str:
-    rows = [(name, escaped(text)) for name, text in facts.made_by(survey)]
+    rows = [(escaped(name), escaped(text)) for name, text in facts.made_by(survey)]
     recipe = _fenced(facts.toml(survey.recipe), "toml")
     return (
         f"## What made it\n\n{_fenced(facts.command(survey), 'bash')}\n\n{_table(('', ''), rows)}"

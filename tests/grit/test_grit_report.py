@@ -389,7 +389,7 @@ def test_what_people_wrote_is_never_markup(built: Path, html: str) -> None:
     readme = (built / CARD).read_text(encoding="utf-8")
     assert "alert(1)" in readme
     shown = re.sub(r"```.*?```", "", readme, flags=re.DOTALL)
-    assert not re.search(r"<(?!!-- kosmos2)", shown)
+    assert not re.search(r"<(?!!-- kosmos2)", shown.replace('["n<1K"]', ""))
     assert not re.search(r"(?<!\\)\]\(javascript", shown)
     for line in readme.splitlines():
         if line.startswith("|") and "alert" in line:
