@@ -37,7 +37,11 @@ def train(
     """Train a model; a stopped run goes on with --resume as if it had not stopped.
 
     Example:  kosmos2 train recipes/train/embedded.toml --out runs/embedded
+
+    Several GPUs:  torchrun --nproc-per-node 8 -m kosmos2 train RECIPE --out DIR
     """
+    import os
+
     from kosmos2 import config
     from kosmos2.api.loading import choose_device
     from kosmos2.scenes import Sprites, default_cache
@@ -49,6 +53,9 @@ def train(
         cache or default_cache(), styles=recipe.scenes.styles, nouns=recipe.scenes.nouns
     )
     start = run.resume if go_on else run.run
+    if os.environ.get("RANK", "0") != "0":  # torchrun's first process speaks for all
+        start(recipe, out, sprites, choose_device(device), report=lambda news: None)
+        return
     with bar("training", recipe.optimizer.steps) as it:
 
         def report(news: Progress | Evaluation) -> None:
@@ -70,5 +77,6 @@ def _line(news: Progress | Evaluation) -> str:
     return (
         f"step {news.step}: text {news.text_loss:.3f}  location {news.location_loss:.3f}  "
         f"patch {news.patch_loss:.3f}  {news.pictures_per_second:.1f} pictures/s  "
-        f"waiting {news.waiting_share:.0%}"
+        f"{news.tokens_per_second:.0f} tokens/s  waiting {news.waiting_share:.0%}"
+        f"{'' if news.mfu is None else f'  MFU {news.mfu:.0%}'}"
     )

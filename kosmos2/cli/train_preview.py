@@ -9,6 +9,7 @@ import typer
 
 from kosmos2.cli.console import Commands, say
 from kosmos2.cli.train import train
+from kosmos2.cli.train_export import export
 
 if TYPE_CHECKING:
     from kosmos2.data.collate import Batch
@@ -33,6 +34,7 @@ training = typer.Typer(
     help="Train a model by a recipe: `train RECIPE`. `train preview RECIPE` shows what it learns.",
 )
 training.command(RUN, no_args_is_help=True)(train)
+training.command("export", no_args_is_help=True)(export)
 
 
 @training.command(no_args_is_help=True)
