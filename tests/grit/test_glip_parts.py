@@ -14,6 +14,7 @@ from transformers import BertConfig, BertModel, SwinBackbone, SwinConfig
 from kosmos2.grit.glip.bert import Bert, Layer, limited
 from kosmos2.grit.glip.dyhead import Bend, DeformableConv, DyHead, DynamicRelu
 from kosmos2.grit.glip.fusion import BiAttention, Fusion, FusionBlock
+from kosmos2.grit.glip.network import Head
 from kosmos2.grit.glip.pyramid import Pyramid
 from kosmos2.grit.glip.sizes import FUSION_HEADS, VisionSizes
 from kosmos2.grit.glip.swin import Block, Swin, unwindows, windows
@@ -382,3 +383,46 @@ def test_the_pyramid_hands_down_what_coarse_maps_know() -> None:
     torch.testing.assert_close(found[3], pyramid.top_blocks.p6(found[2]))
     torch.testing.assert_close(found[4], pyramid.top_blocks.p7(found[3].clamp(min=0)))
     assert [tuple(each.shape[2:]) for each in found] == [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
+
+
+@torch.no_grad()
+def test_the_head_fuses_reads_and_looks_in_turn_and_scores_by_dot_products() -> None:
+    head = shaken(Head(TINY).double(), size=0.1)
+    assert isinstance(head, Head)
+    head.bias0 += 0.7
+    levels = [
+        torch.randn(1, TINY.channels, *size).double()
+        for size in ((4, 3), (2, 2), (1, 1), (1, 1), (1, 1))
+    ]
+    text, seen = torch.randn(1, 3, 128).double(), torch.tensor([[True, True, False]])
+    found = head(levels, text, seen)
+
+    for n in range(TINY.num_blocks):
+        levels, text = head.dyhead_tower[3 * n](levels, text, seen)
+        text = head.dyhead_tower[3 * n + 1](text, seen)
+        levels = head.dyhead_tower[3 * n + 2](levels)
+    words = [word / math.sqrt(float(word @ word)) for word in text[0]]
+    project = head.dot_product_projection_text
+    temperature = math.exp(float(head.log_scale))
+    for n, level in enumerate(levels):
+        assert found[n].size == tuple(level.shape[2:])
+        scale = float(head.scales[n].get_parameter("scale"))
+        for cell, place in enumerate(level[0].flatten(1).T):
+            for token, word in enumerate(words):
+                bias = float(word @ head.bias_lang) + float(head.bias0)
+                logit = float(place @ (project.weight @ word / 2 + project.bias)) / temperature
+                got = float(found[n].logits_BVT[0, cell, token])
+                assert got == pytest.approx(logit + bias, rel=1e-3, abs=1e-3)
+            shift = scale * (head.bbox_pred.weight[:, :, 0, 0] @ place + head.bbox_pred.bias)
+            centred = head.centerness.weight[0, :, 0, 0] @ place + head.centerness.bias[0]
+            torch.testing.assert_close(found[n].shifts_BV4[0, cell], shift.float())
+            torch.testing.assert_close(found[n].centred_BV[0, cell], centred.float())
+
+
+@torch.no_grad()
+def test_logits_are_held_at_50_000() -> None:
+    head = Head(TINY)
+    head.bias0 += 1e6
+    levels = [torch.randn(1, TINY.channels, 1, 1) for _ in range(5)]
+    found = head(levels, torch.randn(1, 2, 128), torch.ones(1, 2, dtype=torch.bool))
+    assert all((level.logits_BVT == 50_000).all() for level in found)
