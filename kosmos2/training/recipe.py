@@ -170,12 +170,13 @@ class RunRecipe:
     """Rows are padded to a multiple of this many positions."""
     max_tokens: int = 0
     """Most positions of a batch, padding included: a rank's rows are sorted by length and cut so.
-    0: batches of `optimizer.batch_size` rows."""
+    0: batches of `optimizer.batch_size` rows; -1: what the GPU's memory holds (`scale`)."""
 
     def __post_init__(self) -> None:
         counts = ("log_every", "checkpoint_every", "evaluate_every", "evaluation_scenes")
         check_at_least("run", self, 1, *counts, "preview_scenes", "pad_multiple")
-        check_at_least("run", self, 0, "workers", "max_tokens")
+        check_at_least("run", self, 0, "workers")
+        check_at_least("run", self, -1, "max_tokens")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

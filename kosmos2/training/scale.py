@@ -9,13 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from kosmos2.errors import TrainingError
 from kosmos2.model.config import ModelConfig
 from kosmos2.training.flops import Load, forward_flops
+from kosmos2.training.recipe import ParallelRecipe
 
 FP32, BF16 = 4, 2
 KEPT_PER_WIDTH = 15
 """Numbers that a block keeps for the backward pass, for each position and unit of its width; those
 of its feed-forward width come on top. Counted in the code of `model` under autocast."""
+
+PAIR_TOKENS, PAIR_TARGETS = 96, 30
+"""Of a picture with its caption, in the paper's mixture (215K tokens for 2,234 pairs)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +122,32 @@ def estimate(config: ModelConfig, cluster: Cluster, work: Work) -> Estimate:
         compute_seconds=passes * forward / gpus / (cluster.peak * cluster.utilisation),
         exchange_seconds=_exchanged(weights, gpus, batches, work) / cluster.bandwidth,
     )
+
+
+def fitting_tokens(config: ModelConfig, memory: float, gpus: int, parallel: ParallelRecipe) -> int:
+    """Return the positions of the largest batch of pairs that a GPU of so many bytes holds.
+
+    A tenth is left for what is not counted.
+    """
+    kind: Literal["ddp", "fsdp"] = "fsdp" if parallel.kind == "fsdp" else "ddp"
+    work = Work(
+        samples=gpus,
+        tokens=PAIR_TOKENS,
+        targets=PAIR_TARGETS,
+        micro_batch=1,
+        kind=kind,
+        recompute=parallel.recompute,
+    )
+    each = _activations(config, work)
+    state = estimate(config, Cluster(gpus=gpus), work).bytes - each
+    samples = int((0.9 * memory - state) / each)
+    if samples < 1:
+        raise TrainingError(
+            f"run.max_tokens is -1, but of {memory / 1e9:.0f} GB weights and optimizer alone take "
+            f"{state / 1e9:.0f} GB on each of {gpus} GPUs. Set parallel.kind=fsdp and "
+            "parallel.recompute=blocks, use more GPUs, or train low-rank layers ([lora])."
+        )
+    return samples * PAIR_TOKENS
 
 
 def _activations(config: ModelConfig, work: Work) -> float:

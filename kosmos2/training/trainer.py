@@ -30,8 +30,12 @@ from kosmos2.training.parallel import spread, whole
 from kosmos2.training.parts import Parts
 from kosmos2.training.ranks import ALONE, Ranks
 from kosmos2.training.recipe import TrainRecipe
+from kosmos2.training.scale import fitting_tokens
 from kosmos2.training.schedule import learning_rate, optimizer_of
 from kosmos2.weights.tensors import skeleton
+
+CPU_TOKENS = 4096
+"""Positions of a batch on a processor, where `run.max_tokens` leaves it to the machine."""
 
 
 class Trainer:
@@ -190,7 +194,7 @@ class Trainer:
         loading = Loading(
             workers=run.workers,
             multiple=run.pad_multiple,
-            max_tokens=run.max_tokens,
+            max_tokens=self._max_tokens(),
             rank=self.ranks.rank,
             ranks=self.ranks.size,
         )
@@ -201,6 +205,15 @@ class Trainer:
                 missing = self.ranks.largest(len(group)) - len(group)
                 yield group + missing * [blank(self.network.config, run.pad_multiple)]
                 group = []
+
+    def _max_tokens(self) -> int:
+        asked, sizes = self.recipe.run.max_tokens, self.network.config
+        if asked >= 0:
+            return asked
+        if self.device.type != "cuda":
+            return CPU_TOKENS
+        memory = torch.cuda.get_device_properties(self.device).total_memory
+        return fitting_tokens(sizes, memory, self.ranks.size, self.recipe.parallel)
 
     def _update(self, batches: list[Batch], rate: float, meter: Meter) -> Tensor:
         """Take one step, and return the norm of the gradient before it was clipped."""

@@ -7,13 +7,16 @@ import pytest
 import torch
 from run_cases import RECIPE
 
+from kosmos2.errors import TrainingError
 from kosmos2.model import ModelConfig, Network
 from kosmos2.model.decoder import DecoderBlock
+from kosmos2.training.recipe import ParallelRecipe
 from kosmos2.training.scale import (
     KEPT_PER_WIDTH,
     Cluster,
     Work,
     estimate,
+    fitting_tokens,
     parameters,
     table,
 )
@@ -72,6 +75,24 @@ def test_one_gpu_exchanges_nothing() -> None:
     for kind in ("ddp", "fsdp"):
         work = dataclasses.replace(PAIRS, kind=kind)
         assert estimate(ModelConfig(), Cluster(gpus=1), work).exchange_seconds == 0
+
+
+def test_batches_fill_a_gpu_and_no_more() -> None:
+    config, memory = ModelConfig(), 80e9
+    for kind, recompute in (("ddp", "none"), ("fsdp", "none"), ("fsdp", "blocks")):
+        parallel = ParallelRecipe(kind=kind, recompute=recompute)
+        tokens = fitting_tokens(config, memory, 8, parallel)
+        work = dataclasses.replace(
+            PAIRS, kind=kind, recompute=recompute, micro_batch=tokens // PAIRS.tokens
+        )
+        one_more = dataclasses.replace(work, micro_batch=work.micro_batch + 1)
+        fits, does_not = (estimate(config, Cluster(gpus=8), each) for each in (work, one_more))
+        assert fits.bytes <= 0.9 * memory < does_not.bytes
+
+
+def test_a_gpu_that_is_too_small_is_refused_with_the_way_out() -> None:
+    with pytest.raises(TrainingError, match=r"of 16 GB .* take 27 GB .*fsdp"):
+        fitting_tokens(ModelConfig(), 16e9, 1, ParallelRecipe(kind="ddp"))
 
 
 def test_the_tables_of_the_page_are_what_the_functions_give() -> None:
