@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar, overload
@@ -163,15 +163,20 @@ class Kosmos2:
             replies += self.answer([((view,), question) for view in views])
         return replies
 
-    def answer(self, asked: Sequence[tuple[Sequence[View], Question[ReplyT]]]) -> list[ReplyT]:
+    def answer(
+        self,
+        asked: Sequence[tuple[Sequence[View], Question[ReplyT]]],
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> list[ReplyT]:
         """Return the answers to any mixture of questions, each with the pictures of its prompt.
 
-        They run together, each from when there is room for it; that changes no answer.
+        They run together, each from when there is room for it; that changes no answer. Once
+        `wanted` says no, nothing more is computed and a RequestError ends the call.
         """
         requests = [self._request(views, question) for views, question in asked]
         times = self.settings.best_of
         generations = self.engine.generate(
-            [draw for each in requests for draw in self._draws(each)]
+            [draw for each in requests for draw in self._draws(each)], wanted
         )
         best = [
             max(generations[start : start + times], key=lambda drawn: drawn.mean_logprob)

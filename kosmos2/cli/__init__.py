@@ -19,6 +19,7 @@ from kosmos2.cli.native import native
 from kosmos2.cli.pictures import ask, caption, describe, find, ground
 from kosmos2.cli.records import records
 from kosmos2.cli.scenes import scenes
+from kosmos2.cli.serve import serve
 from kosmos2.cli.train_preview import training
 
 __all__ = ["app", "main"]
@@ -49,8 +50,19 @@ def _everywhere(
     """Nothing: options of all commands stand at the commands."""
 
 
-for _command in (caption, ground, find, describe, ask, annotate, demo, convert, doctor):
-    app.command(_command.__name__, no_args_is_help=_command not in (demo, doctor))(_command)
+for _command in (
+    caption,
+    ground,
+    find,
+    describe,
+    ask,
+    annotate,
+    demo,
+    convert,
+    doctor,
+    serve,
+):
+    app.command(_command.__name__, no_args_is_help=_command not in (demo, doctor, serve))(_command)
 app.add_typer(scenes, name="scenes")
 app.add_typer(evaluate, name="eval")
 app.add_typer(grit, name="grit")

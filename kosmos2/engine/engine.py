@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
@@ -44,6 +45,13 @@ class Engine:
     @property
     def config(self) -> ModelConfig:
         return self.runner.config
+
+    def employed(self) -> AbstractContextManager[None]:
+        """Return a context in which a thread of the engine's own computes for all callers.
+
+        For a server, whose many threads would each have processor threads of their own.
+        """
+        return self._turns.employed()
 
     @torch.inference_mode()
     def encode_images(self, pixels_NCYX: Tensor) -> Tensor:

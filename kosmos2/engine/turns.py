@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    done: Callable[[], bool]
+    hears_errors: bool
+    """Of steps: it waits for what they bring."""
+    woken: threading.Event = field(default_factory=threading.Event)
+    error: BaseException | None = None
 
 
 class Turns:
@@ -23,7 +34,9 @@ class Turns:
         self._gate = threading.RLock()
         self._leader: int | None = None
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        self._waiting: deque[tuple[Callable[[], bool], threading.Event]] = deque()
+        self._waiting: deque[_Waiter] = deque()
+        self._employers = 0
+        self._bell = threading.Event()
 
     def call(self, act: Callable[[], T]) -> T:
         """Return what `act` returns; it runs between two steps."""
@@ -31,7 +44,7 @@ class Turns:
             return act()
         result: Future[T] = Future()
         self._calls.append((act, result))
-        self.wait_for(result.done)
+        self._wait_for(result.done, hears_errors=False)
         return result.result()
 
     def post(self, act: Callable[[], object]) -> None:
@@ -40,38 +53,88 @@ class Turns:
         The garbage collector may close a stream, and come here, in any thread at any point.
         """
         self._calls.append((act, Future()))
+        self._bell.set()
         with self._gate:
             is_free = self._leader is None
         if is_free:
-            self.wait_for(lambda: not self._calls)
+            self._wait_for(lambda: not self._calls, hears_errors=False)
 
     def wait_for(self, done: Callable[[], bool]) -> None:
         """Return when `done()`; until then lead, or wait for who does.
 
         `done` is asked after every step, in the thread that leads. An error of a step is raised in
-        that thread.
+        that thread; where a thread is employed to lead, in those that wait for steps.
         """
-        while not self._lead_or_wait(done):
+        self._wait_for(done, hears_errors=True)
+
+    @contextmanager
+    def employed(self) -> Iterator[None]:
+        """Have a thread of its own lead meanwhile: one team of processor threads for all callers.
+
+        Each thread that computes has a team of its own, and many teams get in each other's way.
+        """
+        with self._gate:
+            self._employers += 1
+            is_first = self._employers == 1
+        if is_first:
+            threading.Thread(target=self._lead_on, name="engine", daemon=True).start()
+        try:
+            yield
+        finally:
+            with self._gate:
+                self._employers -= 1
+            self._bell.set()
+
+    def _lead_on(self) -> None:
+        """Lead for as long as anybody employs."""
+        self._take_lead()
+        try:
+            while self._employers:
+                self._run_calls()
+                self._wake_done()
+                if not self._waiting:
+                    self._bell.wait()
+                    self._bell.clear()
+                    continue
+                try:
+                    self._step()
+                except Exception as error:
+                    self._tell(error)
+        finally:
+            self._hand_over()
+
+    def _take_lead(self) -> None:
+        while True:
+            with self._gate:
+                if self._leader is None:
+                    self._leader = threading.get_ident()
+                    return
+                waiter = _Waiter(lambda: False, hears_errors=False)
+                self._waiting.append(waiter)
+            waiter.woken.wait()
+
+    def _wait_for(self, done: Callable[[], bool], *, hears_errors: bool) -> None:
+        while not self._lead_or_wait(_Waiter(done, hears_errors)):
             pass
 
-    def _lead_or_wait(self, done: Callable[[], bool]) -> bool:
+    def _lead_or_wait(self, waiter: _Waiter) -> bool:
         """Return whether it is done."""
         with self._gate:
-            if done():
+            if waiter.done():
                 self._wake_a_leader()
                 return True
             leads = self._leader is None
             if leads:
                 self._leader = threading.get_ident()
             else:
-                woken = threading.Event()
-                self._waiting.append((done, woken))
+                self._waiting.append(waiter)
         if not leads:
-            self._wait(woken)
+            self._bell.set()
+            self._wait(waiter)
             return False
         try:
             self._run_calls()
-            while not done():
+            while not waiter.done():
                 self._step()
                 self._run_calls()
                 self._wake_done()
@@ -89,24 +152,38 @@ class Turns:
                 if not isinstance(error, Exception):
                     raise  # somebody wants this thread to end
 
-    def _wait(self, woken: threading.Event) -> None:
+    def _wait(self, waiter: _Waiter) -> None:
         try:
-            woken.wait()
+            waiter.woken.wait()
         except BaseException:
             with self._gate:
-                self._waiting = deque(each for each in self._waiting if each[1] is not woken)
+                self._waiting = deque(each for each in self._waiting if each is not waiter)
                 self._wake_a_leader()
             raise
+        if waiter.error is not None:
+            raise waiter.error
 
     def _wake_done(self) -> None:
         """Let those go whose work is done."""
+        self._let_go(lambda waiter: waiter.done())
+
+    def _tell(self, error: Exception) -> None:
+        """Raise an error of a step in the threads that wait for steps."""
+
+        def hears(waiter: _Waiter) -> bool:
+            waiter.error = error if waiter.hears_errors else None
+            return waiter.hears_errors
+
+        self._let_go(hears)
+
+    def _let_go(self, chosen: Callable[[_Waiter], bool]) -> None:
         with self._gate:
             for _ in range(len(self._waiting)):
-                done, woken = self._waiting.popleft()
-                if done():
-                    woken.set()
+                waiter = self._waiting.popleft()
+                if chosen(waiter):
+                    waiter.woken.set()
                 else:
-                    self._waiting.append((done, woken))
+                    self._waiting.append(waiter)
 
     def _hand_over(self) -> None:
         """Do what nobody else would do now, and let the longest waiting thread lead."""
@@ -121,4 +198,4 @@ class Turns:
     def _wake_a_leader(self) -> None:
         """Where nobody leads, wake one that waits: it leads, or comes here in its turn."""
         if self._leader is None and self._waiting:
-            self._waiting.popleft()[1].set()
+            self._waiting.popleft().woken.set()

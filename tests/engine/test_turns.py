@@ -138,3 +138,36 @@ def test_a_call_raises_in_the_thread_that_made_it_and_within_a_step_runs_at_once
     assert seen == ["step", "posted in a step"]
     turns.post(lambda: seen.append("posted"))
     assert seen[-1] == "posted"
+
+
+def test_an_employed_thread_leads_alone_and_its_errors_reach_those_who_wait() -> None:
+    leaders = set()
+    work = Work()
+
+    def step() -> None:
+        leaders.add(threading.current_thread().name)
+        work.step()
+
+    turns = Turns(step)
+    turns.call(work.add(0, 3))
+    with turns.employed(), turns.employed():
+
+        def client(job: int) -> int:
+            turns.call(work.add(job, job))
+            turns.wait_for(work.is_done(job))
+            return turns.call(lambda: job)
+
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(client, range(1, 30), timeout=60)) == list(range(1, 30))
+        assert leaders == {"engine"}
+        turns.call(work.add(99, 10**9))
+        work.fail = True
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                turns.wait_for(work.is_done(99))
+        with pytest.raises(KeyError):
+            turns.call(lambda: {}[0])  # type: ignore[index]
+        work.fail = False
+    turns.call(work.add(100, 3))
+    turns.wait_for(work.is_done(100))
+    assert threading.current_thread().name in leaders

@@ -1,0 +1,105 @@
+"""`serve`: the model behind an API."""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+from typing import Annotated
+
+import typer
+
+from kosmos2.cli.console import note
+from kosmos2.cli.options import Device, DeviceOption, Dtype, DtypeOption, ModelOption, SetOption
+from kosmos2.errors import ConfigError, MissingExtraError
+
+HostOption = Annotated[
+    str, typer.Option("--host", help="127.0.0.1: this machine alone; 0.0.0.0: whoever reaches it.")
+]
+PortOption = Annotated[int, typer.Option("--port", min=0, max=65535, help="0: any free one.")]
+KeyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--api-key", help="A key that requests must bring. Repeatable; also KOSMOS2_API_KEYS=a,b."
+    ),
+]
+UrlsOption = Annotated[
+    bool, typer.Option("--allow-urls", help="Fetch pictures by URL, from public addresses only.")
+]
+WaitingOption = Annotated[
+    int, typer.Option("--max-waiting", min=1, help="Requests at a time; one more gets 503.")
+]
+BodyOption = Annotated[int, typer.Option("--max-mb", min=1, help="MiB of a request.")]
+PixelsOption = Annotated[
+    float, typer.Option("--max-megapixels", min=0.01, help="Of a picture, in millions.")
+]
+TokensOption = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Of an answer.")]
+TimeoutOption = Annotated[
+    float, typer.Option("--timeout", min=0.1, help="Seconds for a request, waiting included.")
+]
+ROWS = "batch_size=16"
+"""Rows that are answered at a time, where --set says nothing else."""
+
+
+def serve(
+    model: ModelOption = "embedded",
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8000,
+    api_key: KeyOption = None,
+    allow_urls: UrlsOption = False,
+    max_waiting: WaitingOption = 64,
+    max_mb: BodyOption = 32,
+    max_megapixels: PixelsOption = 50.0,
+    max_new_tokens: TokensOption = 1024,
+    timeout: TimeoutOption = 120.0,
+    device: DeviceOption = Device.AUTO,
+    dtype: DtypeOption = Dtype.AUTO,
+    overrides: SetOption = None,
+) -> None:
+    """Answer over HTTP: typed endpoints, and those that OpenAI's clients speak. Docs at /docs.
+
+    Example:  kosmos2 serve --port 8000
+    """
+    uvicorn = _uvicorn()
+    from kosmos2.cli.asking import ModelChoice
+    from kosmos2.server import Limits, create_app
+
+    limits = Limits(
+        max_body=max_mb << 20,
+        max_pixels=int(max_megapixels * 1_000_000),
+        max_new_tokens=max_new_tokens,
+        max_waiting=max_waiting,
+        seconds=timeout,
+        allow_urls=allow_urls,
+        api_keys=_keys(api_key),
+    )
+    loaded = ModelChoice(model, device, dtype, [ROWS, *(overrides or ())]).load()
+    if host not in ("127.0.0.1", "localhost", "::1") and not limits.api_keys:
+        note(f"warning: whoever reaches {host} can ask, for there is no --api-key")
+    note(f"serving {loaded.name}: http://{host}:{port}/docs shows what can be asked")
+    uvicorn.run(
+        create_app(loaded, limits),
+        host=host,
+        port=port,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=int(timeout) + 1,
+    )
+
+
+def _keys(given: list[str] | None) -> tuple[str, ...]:
+    told = os.environ.get("KOSMOS2_API_KEYS", "")
+    keys = (*(given or ()), *(key.strip() for key in told.split(",") if key.strip()))
+    if any(not key.strip() for key in keys):
+        raise ConfigError("an --api-key must not be empty")
+    return keys
+
+
+def _uvicorn() -> ModuleType:
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn
+    except ImportError:
+        raise MissingExtraError(
+            'a server needs fastapi and uvicorn: pip install "kosmos2[serve]"'
+        ) from None
+    return uvicorn
