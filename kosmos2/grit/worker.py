@@ -59,6 +59,8 @@ class Looker:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._parser = Parser(plan.recipe.language)
+        # Loaded now: what is absent ends the run, and is no fault of a unit.
+        self.language = self._parser.version
         self._detector = load(plan.recipe.detection)
         self._scorers = quality.load(plan.recipe)
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="pictures")
