@@ -20,7 +20,8 @@ from kosmos2.data.patches import PatchTargets
 from kosmos2.model.decoder import PADDING_ID
 
 PADDING_LESSON = -1
-PADDING_SAMPLE = -1
+NO_SAMPLE = -1
+"""In a row that holds nothing."""
 PREFIX_LESSON = 0
 
 
@@ -35,7 +36,7 @@ class Batch:
     lesson_BT: Tensor
     """0 in the prefix, 1, 2, ... in the lessons, -1 at padding."""
     sample_BT: Tensor
-    """0, 1, ... in a row of several samples, which do not see one another; -1 at padding."""
+    """0, 1, ... in a row of several samples, of which none sees another; padding is of the last."""
     positions_BT: Tensor
     source_L: Tensor
     """Where a target is predicted from, as an index into the flattened B * T positions."""
@@ -182,7 +183,7 @@ def collate(rows: Sequence[Row], *, multiple: int) -> Batch:
         ids_BT=padded([row.ids for row in rows], PADDING_ID),
         image_mask_BT=padded([[int(m) for m in row.image_mask] for row in rows], 0).bool(),
         lesson_BT=padded([row.lesson for row in rows], PADDING_LESSON),
-        sample_BT=padded([row.sample for row in rows], PADDING_SAMPLE),
+        sample_BT=torch.tensor([_to(length, row.sample) for row in rows]),
         positions_BT=padded([row.positions for row in rows], PADDING_ID),
         source_L=torch.tensor(
             [n * length + source for n, row in enumerate(rows) for source in row.sources],
@@ -192,3 +193,8 @@ def collate(rows: Sequence[Row], *, multiple: int) -> Batch:
         noun_IP=torch.cat([row.noun_IP for row in rows]),
         sides_IP4=torch.cat([row.sides_IP4 for row in rows]),
     )
+
+
+def _to(length: int, values: list[int]) -> list[int]:
+    """Return the values, the last repeated."""
+    return values + values[-1:] * (length - len(values))

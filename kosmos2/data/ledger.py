@@ -6,6 +6,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from kosmos2.errors import RecordError
+
+HOPELESS = 256
+"""As many samples of a source in a row, and none of use, are a mistake in the recipe."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
@@ -32,6 +37,21 @@ class Ledger:
         for case in cases:
             self.rejected[source, case.reason] += 1
             self.examples.setdefault((source, case.reason), case.detail)
+
+    def check_used(self) -> None:
+        """Refuse to go on with a source of which one sample after the other is rejected."""
+        tried: Counter[int] = Counter()
+        for (source, _), count in self.rejected.items():
+            tried[source] += count
+        for source, count in tried.items():
+            if count >= HOPELESS and not self.used[source]:
+                reasons = {why: times for (of, why), times in self.rejected.items() if of == source}
+                why = max(reasons, key=lambda each: reasons[each])
+                raise RecordError(
+                    f"source {source} of the recipe (counted from 0): none of its first {count} "
+                    f"samples can be used; {reasons[why]} times: {why}, as "
+                    f"{self.examples[source, why]}"
+                )
 
     def add(self, other: Ledger) -> None:
         """Count what another ledger has counted."""

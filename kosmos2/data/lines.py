@@ -27,8 +27,8 @@ from kosmos2.records import jsonl
 from kosmos2.records.store import Kind, kind_named, kind_of, parts_of, rows_of_kind
 
 _CHUNK = 1 << 24
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]', re.DOTALL)
-"""A string, or a bracket outside of strings."""
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}"]', re.DOTALL)
+"""A string, a bracket outside of strings, or a quote that nothing closes."""
 _VERSION = "1"
 
 
@@ -156,6 +156,5 @@ def _array(path: Path, name: str) -> Lines:
 def _brackets(text: mmap.mmap) -> Iterator[tuple[int, int]]:
     """Yield the place of each bracket that stands in no string, and 1 or -1: opened or closed."""
     for found in _TOKEN.finditer(text):
-        sign = text[found.start()]
-        if sign != ord('"'):
-            yield found.start(), 1 if sign in b"[{" else -1
+        if found.end() == found.start() + 1:  # an open quote opens what is never closed
+            yield found.start(), -1 if text[found.start()] in b"]}" else 1

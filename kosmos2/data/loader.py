@@ -49,7 +49,7 @@ def steps(
 ) -> Iterator[list[Batch]]:
     """Yield the micro-batches of this rank's share, step by step, and count in the ledger.
 
-    A list is empty where every sample of the share was rejected.
+    A list is empty where every sample of the share was rejected; RecordError once that goes on.
     """
     loader = DataLoader(
         _Steps(sources, loading),
@@ -61,6 +61,7 @@ def steps(
     )
     for batches, counted in loader:
         ledger.add(counted)
+        ledger.check_used()
         yield batches
 
 

@@ -10,12 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 
-from kosmos2.data.collate import Batch, Row, collate
-from kosmos2.data.ledger import Rejected
-from kosmos2.data.sources import Source
 from kosmos2.errors import ConfigError
 
 
@@ -62,35 +58,3 @@ class Mixture(Sampler[list[Draw]]):
                 draws.append(Draw(source=int(source), index=int(used[source])))
                 used[source] += 1
             yield draws
-
-
-class _Rows(Dataset[Row]):
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self.sources = sources
-
-    def __getitem__(self, draw: Draw) -> Row:
-        row = self.sources[draw.source].row(draw.index)
-        assert not isinstance(row, Rejected)
-        return row
-
-
-class _Collate:
-    def __init__(self, multiple: int) -> None:
-        self.multiple = multiple
-
-    def __call__(self, rows: list[Row]) -> Batch:
-        return collate(rows, multiple=self.multiple)
-
-
-def batches(
-    sources: Sequence[Source], mixture: Mixture, *, workers: int, multiple: int
-) -> DataLoader[Batch]:
-    """Return a loader of batches in the mixture's order, whatever the number of workers."""
-    return DataLoader(
-        _Rows(sources),  # type: ignore[arg-type]
-        batch_sampler=mixture,
-        num_workers=workers,
-        collate_fn=_Collate(multiple),
-        generator=torch.Generator().manual_seed(mixture.seed),  # not the run's random state
-        prefetch_factor=4 if workers else None,
-    )

@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 from PIL import Image
 
-from kosmos2.data.collate import PADDING_LESSON, PADDING_SAMPLE, PREFIX_LESSON, Batch
+from kosmos2.data.collate import NO_SAMPLE, PADDING_LESSON, PREFIX_LESSON, Batch
 from kosmos2.data.ledger import Ledger
 from kosmos2.grounding.markup import read_symbols
 from kosmos2.grounding.page import PageItem, card, head
@@ -74,7 +74,8 @@ def samples_of(batch: Batch, tokenizer: Tokenizer, num_latents: int) -> Iterator
     pixels = iter(batch.pixels_ICYX.permute(0, 2, 3, 1).numpy())
     length = batch.ids_BT.shape[1]
     learnt = list(zip(batch.source_L.tolist(), batch.target_L.tolist(), strict=True))
-    for row, samples in enumerate(batch.sample_BT.tolist()):
+    kept_BT = batch.lesson_BT != PADDING_LESSON
+    for row, samples in enumerate(batch.sample_BT.where(kept_BT, NO_SAMPLE).tolist()):
         for number in range(max(samples) + 1):
             first, stop = samples.index(number), length - samples[::-1].index(number)
             start = row * length + first
@@ -89,7 +90,7 @@ def samples_of(batch: Batch, tokenizer: Tokenizer, num_latents: int) -> Iterator
                 passages=passages,
                 latents=frozenset(np.flatnonzero(mask).tolist()),
                 pictures=tuple(Image.fromarray(each) for each in shown),
-                padding=samples.count(PADDING_SAMPLE) if number == max(samples) else 0,
+                padding=samples.count(NO_SAMPLE) if number == max(samples) else 0,
             )
     assert next(pixels, None) is None, "every picture belongs to a sample"
 

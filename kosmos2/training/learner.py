@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kosmos2 import images
-from kosmos2.data.collate import PADDING_LESSON, PADDING_SAMPLE, Batch
+from kosmos2.data.collate import NO_SAMPLE, PADDING_LESSON, Batch
 from kosmos2.data.patches import UNKNOWN
 from kosmos2.model.config import ModelConfig
 from kosmos2.model.decoder import PADDING_ID
@@ -100,7 +100,7 @@ def blank(config: ModelConfig, length: int) -> Batch:
         image_mask_BT=torch.zeros(1, length, dtype=torch.bool),
         # It may look at itself, so that no softmax is empty; it counts as padding all the same.
         lesson_BT=torch.full((1, length), PADDING_LESSON),
-        sample_BT=torch.full((1, length), PADDING_SAMPLE),
+        sample_BT=torch.full((1, length), NO_SAMPLE),
         positions_BT=torch.full((1, length), PADDING_ID),
         source_L=torch.zeros(0, dtype=torch.long),
         target_L=torch.zeros(0, dtype=torch.long),

@@ -24,7 +24,7 @@ from kosmos2.data.patches import unknown
 from kosmos2.data.preview import padding_share
 from kosmos2.data.recipe import SourceRecipe
 from kosmos2.data.sources import SceneSource
-from kosmos2.errors import ConfigError
+from kosmos2.errors import ConfigError, RecordError
 from kosmos2.scenes.maker import SceneMaker
 from kosmos2.vocab.tokenizer import Tokenizer
 
@@ -139,6 +139,13 @@ def test_a_step_of_which_all_is_rejected_has_no_batch() -> None:
     ledger, source = Ledger(), Numbered(0, None, bad=0)
     assert list(steps([source], only, Loading(workers=0, multiple=1), ledger)) == [[]]
     assert ledger.rejected == {(0, "bad"): 1}
+
+
+def test_a_source_of_which_nothing_can_be_used_ends_the_run_with_its_reason() -> None:
+    mix = Mixture([1.0], batch_size=8, seed=0, first=0, stop=100)
+    found = steps([Numbered(0, Epochs(1, 0), bad=0)], mix, Loading(workers=0, multiple=1), Ledger())
+    with pytest.raises(RecordError, match="256 times: bad, as sample 0"):
+        list(found)
 
 
 def rows_of(lengths: list[int]) -> list[Row]:

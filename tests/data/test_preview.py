@@ -13,7 +13,7 @@ from kosmos2.data.collate import Row, collate, joined, pack
 from kosmos2.data.ledger import Ledger, Rejected
 from kosmos2.data.lessons import Teacher
 from kosmos2.data.patches import unknown
-from kosmos2.data.preview import Preview, Seen, page, padding_share, samples_of
+from kosmos2.data.preview import Preview, Seen, padding_share, page, samples_of
 from kosmos2.grounding.spans import mark
 from kosmos2.vocab.tokenizer import Tokenizer
 
