@@ -158,11 +158,15 @@ def _placed(recipe: GritRecipe, driver: Driver) -> GritRecipe:
     def on_gpu(settings: Detection) -> Detection:
         return replace(settings, device="cuda") if settings.device == "auto" else settings
 
-    second = recipe.quality.second
+    own, second = recipe.quality, recipe.quality.second
     return replace(
         recipe,
         detection=on_gpu(recipe.detection),
-        quality=replace(recipe.quality, second=on_gpu(second) if second else None),
+        quality=replace(
+            own,
+            device="cuda" if own.device == "auto" else own.device,
+            second=on_gpu(second) if second else None,
+        ),
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from kosmos2.api.loading import choose_device
-from kosmos2.errors import ConfigError, RequestError, WeightsError
+from kosmos2.errors import ConfigError, RequestError
 from kosmos2.grit.recipe import Quality
 from kosmos2.grit.running import (
     DTYPES,
@@ -19,10 +19,11 @@ from kosmos2.grit.running import (
     ahead,
     choose_dtype,
     computing_in,
+    device_named,
+    of_files,
     pretrained,
     transformers,
 )
-from kosmos2.weights.pretrained import resolve, weights_hash
 
 KEY = "quality.similarity"
 
@@ -88,14 +89,10 @@ class Similarity:
 
 def identity(quality: Quality) -> Mapping[str, str]:
     """Return what the numbers depend on; reads the weights' files, loads nothing."""
-    try:
-        weights = weights_hash(resolve(quality.similarity))
-    except WeightsError as error:
-        raise ConfigError(f"{KEY}: {error}") from error
-    kind = choose_dtype(quality.dtype, choose_device(quality.device))
+    kind = choose_dtype(quality.dtype, device_named(quality.device))
     return {
         "model": quality.similarity,
-        "weights": weights,
+        **of_files(quality.similarity, KEY),
         "precision": next(name for name, dtype in DTYPES.items() if dtype == kind),
         "transformers": str(transformers().__version__),
     }
