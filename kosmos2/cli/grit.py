@@ -45,7 +45,7 @@ SourceArgument = Annotated[
         metavar="SOURCE",
         help="Captioned pictures: a folder with NAME.txt beside NAME.jpg, img2dataset's or "
         "other WebDataset tars, a table or records (.parquet, .jsonl, .csv) with columns for "
-        "picture and caption.",
+        "picture and caption, captions of COCO (.json), a folder that `datasets` saved.",
         show_default=False,
     ),
 ]

@@ -36,7 +36,10 @@ def load(settings: Detection) -> Detector:
 
 
 def identity(settings: Detection) -> Mapping[str, str]:
-    """Return what the boxes of a recipe's detector depend on, as `load` would; loads no weights."""
+    """Return what the boxes of a recipe's detector depend on, as `load` would say it.
+
+    Weights are not loaded for it, but for glip's, whose tensors are hashed, not their file.
+    """
     match settings.name:
         case "kosmos2":
             return kosmos.identity(settings)
