@@ -42,7 +42,7 @@ SEED = 5
 RECIPE = "recipes/train/embedded.toml"
 PUBLISHED = "grit-records.jsonl"
 MEMORY = (10_000, 50_000, 200_000)
-ROUNDS = {"language": 30, "forgetting": 15, "drivers": 5, "ray": 2, "rate": 3}
+ROUNDS = {"language": 30, "forgetting": 15, "drivers": 5, "ray": 2, "rate": 2}
 
 Found = dict[str, Any]
 
@@ -84,7 +84,7 @@ def quality(options: argparse.Namespace) -> Found:
     """Measure precision and recall; draw what is right and what is not."""
     found = grit_quality.measure(options.scenes, options.work)
     sheet = grit_pictures.sheet(options.scenes, options.work / "embedded")
-    sheet.save(RESULTS.with_name(grit_page.SHEET), optimize=True)
+    sheet.quantize(128).save(RESULTS.with_name(grit_page.SHEET), optimize=True)
     return found
 
 

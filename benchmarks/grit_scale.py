@@ -125,6 +125,15 @@ def hashes(known: Constants) -> float:
     return PAIRS * known.hash_bytes
 
 
+def compared(bits: int) -> float:
+    """Return with how many others the hash of the last picture is compared, to find those so near.
+
+    `filters.Hashes` compares those that agree in one of bits + 1 bands; hashes are taken as random.
+    """
+    bands = bits + 1
+    return bands * PAIRS / 2 ** (64 / bands)
+
+
 def cores_for(known: Constants, rate: int) -> float:
     """Return how many cores feed one GPU of this rate."""
     return rate * known.pair_worker
