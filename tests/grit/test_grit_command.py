@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from PIL import Image
 from polite_server import Web, serving
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from kosmos2.cli import app
 from kosmos2.cli.grit import grit
