@@ -15,9 +15,12 @@ from scene_shapes import shapes
 
 from kosmos2 import Kosmos2
 from kosmos2.errors import Kosmos2Error
+from kosmos2.model import Network
 from kosmos2.training import build, checkpoint
+from kosmos2.training.loss import PatchHead
 from kosmos2.training.recipe import TrainRecipe
 from kosmos2.training.run import resume, run
+from kosmos2.training.start import begin
 from kosmos2.vocab.tokenizer import Tokenizer
 from kosmos2.weights import huggingface
 
@@ -112,6 +115,15 @@ def test_adapting_nothing_or_a_run_is_refused_with_the_way_out(
     folder = str(model.parent) if start_from else ""
     with pytest.raises(Kosmos2Error, match=complaint):
         start(dataclasses.replace(recipe, start_from=folder), tmp_path)
+
+
+def test_first_weights_are_drawn_in_the_order_in_which_the_embedded_model_was_made() -> None:
+    torch.rand(3)
+    begun = begin(RECIPE, shapes())
+    drawn = PatchHead(16, 3, 8).read.weight
+    torch.manual_seed(RECIPE.seed)
+    Network(begun.network.config)
+    assert torch.equal(drawn, PatchHead(16, 3, 8).read.weight)
 
 
 def test_the_embedded_model_can_be_started_from_by_name(tmp_path: Path) -> None:

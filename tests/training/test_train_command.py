@@ -122,3 +122,26 @@ def test_without_artwork_the_command_says_how_to_get_it(recipe: Path, tmp_path: 
 
 def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "nothing.toml" in refusal(train(tmp_path / "nothing.toml", "--out", tmp_path / "run"))
+
+
+@pytest.mark.usefixtures("artwork")
+def test_a_checkpoint_becomes_a_model_folder_and_one_that_is_not_there_is_named(
+    recipe: Path, tmp_path: Path
+) -> None:
+    assert train(recipe, "--out", tmp_path / "run").exit_code == 0
+    command = ["train", "export", str(tmp_path / "run"), "--out", str(tmp_path / "model")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    ours, theirs = (tmp_path / each / "model.safetensors" for each in ("model", "run/model"))
+    assert ours.read_bytes() == theirs.read_bytes()
+    assert "no checkpoint of step 1" in refusal(CliRunner().invoke(app, [*command, "--step", "1"]))
+
+
+@pytest.mark.usefixtures("artwork")
+def test_torchrun_and_a_recipe_of_one_process_do_not_go_together(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = refusal(train(recipe, "--out", tmp_path / "a", "--set", "parallel.kind=ddp"))
+    assert "torchrun --nproc-per-node" in alone
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "parallel.kind=ddp" in refusal(train(recipe, "--out", tmp_path / "b"))
