@@ -25,6 +25,8 @@ NAMES = {
     "refcoco+": "Find what an expression refers to: RefCOCO+ (val, testA, testB).",
     "refcocog": "Find what an expression refers to: RefCOCOg (val, test).",
     "flickr30k": "Find the phrases of captions: Flickr30k Entities (val, test).",
+    "refcocog-reg": "Say what is in a box so that it is told from others: RefCOCOg (val, test).",
+    "flickr30k-captions": "Say what a picture shows: Flickr30k, Karpathy's split (test).",
 }
 """Of the benchmarks that have files of their own; the same as in the registry."""
 DEFAULTS = ("batch_size=32", "max_new_tokens=128")
@@ -59,7 +61,7 @@ OwnDataOption = Annotated[
     bool, typer.Option("--own-data", help="Another set in this format: of any size, any split.")
 ]
 WorstOption = Annotated[
-    int, typer.Option("--worst", min=0, help="Errors to show in gallery.html; 0: no page.")
+    int, typer.Option("--worst", min=0, help="Answers to show in gallery.html; 0: no page.")
 ]
 
 
@@ -113,7 +115,8 @@ def _command(name: str) -> Callable[..., None]:
     ) -> None:
         asked = _asked(name, data, split, images, limit, own_data=own_data)
         folder = out or Path("eval") / f"{name}-{split}"
-        choice = ModelChoice(model, device, dtype, (*DEFAULTS, *(overrides or ())))
+        settings = (*DEFAULTS, *asked.benchmark.decoding, *(overrides or ()))
+        choice = ModelChoice(model, device, dtype, settings)
         share = _share(shard)
         _answer(asked, choice, answer, share, folder, split=split, fresh=fresh)
         if share[1] > 1:
@@ -158,10 +161,13 @@ def _asked(
 ) -> _Asked:
     from dataclasses import replace
 
-    from kosmos2.evaluation.benchmark import read_split
+    from kosmos2.evaluation.benchmark import Kind, read_split
     from kosmos2.evaluation.registry import benchmark_named
+    from kosmos2.evaluation.words import check_installed
 
     benchmark = benchmark_named(name)
+    if benchmark.kind is Kind.WORDS:
+        check_installed()
     if not data.exists():
         raise RequestError(f"there is nothing at --data {data}")
     if images is not None and not images.is_dir():
@@ -191,8 +197,11 @@ def _answer(
 ) -> None:
     """Answer what is not answered yet, and write it as it comes."""
     from kosmos2.evaluation.asking import AT_A_TIME, ask, part_of, pictures_of
+    from kosmos2.evaluation.benchmark import Kind
     from kosmos2.evaluation.predictions import Writer, file_name
 
+    if asked.benchmark.kind is Kind.WORDS and form is AnswerForm.BOXES:
+        raise RequestError(f"{asked.benchmark.name} asks for words, --answer boxes gives none")
     own = part_of(asked.problems, share)
     pictures = pictures_of(asked.data, own)
     file = folder / file_name(*share)
@@ -235,6 +244,7 @@ def _setting(
         model=choice.name,
         weights=weights_hash(resolve(choice.name)),
         dtype=_dtype(choice),
+        bins=_bins(choice.name),
         answer_form=str(form),
         decoding=decoding,
         code=f"kosmos2 {kosmos2.__version__}",
@@ -252,6 +262,14 @@ def _dtype(choice: ModelChoice) -> str:
     path = resolve(choice.name)
     stored = stored_precision(path) if path.is_dir() else None
     return str(stored or choose_precision("auto", choose_device(choice.device)))
+
+
+def _bins(model: str) -> int:
+    from kosmos2.vocab.tokenizer import Tokenizer
+    from kosmos2.weights.pretrained import resolve
+
+    path = resolve(model)
+    return Tokenizer.from_folder(path if path.is_dir() else path.parent).grid.bins
 
 
 def _score(asked: _Asked, predictions: list[Path], folder: Path, worst: int) -> None:

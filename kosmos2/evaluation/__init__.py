@@ -11,6 +11,7 @@ benchmark    what one is: questions with truth, prompt, judge, version; registry
 refcoco      its data, and flickr: annotations, plain_pickle are what their readers share
 asking       questions put to a model, each picture encoded once
 predictions  JSON lines that a run resumes from and that are scored without the model
+captions     expressions for boxes and captions asked for; words: CIDEr, METEOR, BLEU
 localisation one answer judged; bootstrap: means with intervals; slices: parts of the questions
 published    what others report, with sources
 scene_sets   scenes written as the files of these benchmarks

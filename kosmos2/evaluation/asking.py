@@ -8,8 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from kosmos2 import tasks
-from kosmos2.api import Found, Kosmos2, Question
+from kosmos2.api import Kosmos2, Question, Reply
 from kosmos2.api.questions import Heard
 from kosmos2.engine import BoxConstraint
 from kosmos2.errors import RecordError, RequestError
@@ -22,7 +21,6 @@ from kosmos2.evaluation.benchmark import (
     prompt_text,
     shown,
 )
-from kosmos2.grounding.spans import GroundedText, Phrase
 from kosmos2.tasks import Prompt
 
 AT_A_TIME = 4
@@ -60,8 +58,8 @@ class ModelAnswerer:
     def answers(
         self, pictures: Sequence[Path], asked: Sequence[Sequence[Problem]]
     ) -> list[list[Prediction]]:
-        views = self.model.look(list(pictures))
-        prompts = [[self.benchmark.prompt(problem) for problem in own] for own in asked]
+        views, grid = self.model.look(list(pictures)), self.model.tokenizer.grid
+        prompts = [[self.benchmark.prompt(problem, grid) for problem in own] for own in asked]
         replies = iter(
             self.model.answer(
                 [
@@ -79,11 +77,16 @@ class ModelAnswerer:
             for own, own_prompts in zip(asked, prompts, strict=True)
         ]
 
-    def _question(self, prompt: Prompt) -> Question[Found]:
+    def _question(self, prompt: Prompt) -> Question[Reply]:
         form = None
         if self.form is Form.BOXES:
             form = BoxConstraint(vocabulary=self.model.tokenizer.vocabulary)
-        return Question(prompt=prompt, form=form, read=lambda heard: _read(prompt, heard))
+
+        def read(heard: Heard) -> Reply:
+            grounded = self.benchmark.parse(prompt, heard.symbols, heard.scores, heard.grid)
+            return Reply(grounded=grounded, trace=heard.trace)
+
+        return Question(prompt=prompt, form=form, read=read)
 
 
 def pictures_of(data: Data, problems: Sequence[Problem]) -> dict[str, Path]:
@@ -133,24 +136,14 @@ def ask(
         yield [answer for own in answers for answer in own]
 
 
-def _read(prompt: Prompt, heard: Heard) -> Found:
-    """Return the boxes in the order in which they were written, not the surest first."""
-    found = tasks.read_found(prompt, heard.symbols, heard.scores, heard.grid)
-    phrases: tuple[Phrase, ...] = ()
-    if found.boxes:
-        end = len(found.phrase)
-        phrases = (Phrase(start=0, end=end, boxes=found.boxes, scores=found.scores),)
-    grounded = GroundedText(text=found.phrase, phrases=phrases, malformed=found.malformed)
-    return Found(grounded=grounded, trace=heard.trace, phrase=found.phrase)
-
-
-def _prediction(problem: Problem, prompt: Prompt, reply: Found) -> Prediction:
+def _prediction(problem: Problem, prompt: Prompt, reply: Reply) -> Prediction:
     return Prediction(
         id=problem.id,
         prompt=prompt_text(prompt),
         answer=reply.trace.markup,
-        boxes=reply.boxes,
-        scores=reply.scores,
+        boxes=tuple(box for phrase in reply.phrases for box in phrase.boxes),
+        scores=tuple(score for phrase in reply.phrases for score in phrase.scores),
+        text=reply.text,
         malformed=tuple(fault.reason for fault in reply.grounded.malformed),
         stop=str(reply.stop),
     )

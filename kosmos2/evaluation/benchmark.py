@@ -7,13 +7,18 @@ counting) raises the version, and predictions of other versions are not scored.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
+from kosmos2 import tasks
 from kosmos2.boxes import Box
 from kosmos2.errors import RecordError, RequestError
+from kosmos2.grounding.markup import read_symbols
+from kosmos2.grounding.spans import GroundedText, Phrase
 from kosmos2.tasks import Prompt
-from kosmos2.vocab.special import Tag
+from kosmos2.vocab.locations import LocationGrid
+from kosmos2.vocab.segments import Cell, Symbol
 
 _SHOWN = 8
 """So many ids stand in a message."""
@@ -21,7 +26,11 @@ _SHOWN = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A phrase to find in a picture: the words [start, end) of a text, and all their boxes."""
+    """A question about a picture, and its truth.
+
+    To find: the words [start, end) of a text; the truth is all their boxes. To say: what is in the
+    only box, or in the picture; the truth is what people said of it.
+    """
 
     id: str
     picture: str
@@ -29,11 +38,12 @@ class Problem:
     width: int
     height: int
     """Pixels of the picture as the annotations give them."""
-    text: str
-    start: int
-    end: int
-    boxes: tuple[Box, ...]
-    """The truth, normalised."""
+    text: str = ""
+    start: int = 0
+    end: int = 0
+    boxes: tuple[Box, ...] = ()
+    """Normalised."""
+    references: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     """What kind of thing it is, to the benchmark: a phrase may be of several."""
     distractors: int | None = None
@@ -44,6 +54,11 @@ class Problem:
     @property
     def phrase(self) -> str:
         return self.text[self.start : self.end]
+
+    @property
+    def sentences(self) -> int:
+        """Return how many sentences of the data set it stands for: splits are counted in them."""
+        return max(1, len(self.references))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +83,41 @@ class Prediction:
     boxes: tuple[Box, ...]
     scores: tuple[float, ...] = ()
     """One for each box, 0..1; () where they are not known."""
+    text: str = ""
+    """The answer in words, where words are asked for."""
     malformed: tuple[str, ...] = ()
     """Why parts of the answer are no boxes."""
     stop: str = ""
 
 
+Pair = tuple[Problem, Prediction]
 Judged = Mapping[str, float]
-"""Metric → what one answer adds to its mean, 0..1."""
+"""Metric → what one answer adds to its mean, as a share."""
+Parse = Callable[
+    [Prompt, Sequence[Symbol], Sequence[float | None], LocationGrid],
+    GroundedText,
+]
+"""A prompt and what was written behind it → words, or boxes in the order of their writing."""
+
+
+class Kind(StrEnum):
+    """What is asked for."""
+
+    BOXES = "boxes"
+    WORDS = "words"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    each: tuple[Judged, ...]
+    """One answer after the other, all with the same metrics."""
+    whole: Mapping[str, float] = field(default_factory=dict)
+    """Metrics that are no mean over answers → their value over all."""
+
+
+def one_by_one(judge: Callable[[Problem, Prediction], Judged], pairs: Sequence[Pair]) -> Judgement:
+    """Return answers judged, none of which depends on the others."""
+    return Judgement(tuple(judge(problem, prediction) for problem, prediction in pairs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,30 +125,62 @@ class Benchmark:
     name: str
     title: str
     version: int
+    kind: Kind
     splits: Mapping[str, int]
-    """Split → questions of the whole of it."""
+    """Split → sentences of the whole of it."""
     read: Callable[[Path, str], Data]
-    prompt: Callable[[Problem], Prompt]
-    judge: Callable[[Problem, Prediction], Judged]
+    prompt: Callable[[Problem, LocationGrid], Prompt]
+    parse: Parse
+    judge: Callable[[Sequence[Pair]], Judgement]
     titles: Mapping[str, str]
-    """Metric → its name for people; the first decides what an error is."""
+    """Metric → its name for people; by the first one the worst answers are told."""
+    decoding: tuple[str, ...] = ()
+    """How the published answers were made, as `--set` says it, where that is not greedily."""
     protocol: str
     differences: tuple[str, ...]
     """Where it departs from the published evaluation, whatever the settings."""
 
     @property
     def headline(self) -> str:
-        """Return the metric that decides whether an answer is right."""
+        """Return the metric by which the worst answers are told."""
         return next(iter(self.titles))
 
 
 def prompt_text(prompt: Prompt) -> str:
-    """Return a prompt as its tags and words, without the picture; it may hold no boxes."""
-    return "".join(
-        part.value if isinstance(part, Tag) else part
-        for part in prompt.segments
-        if isinstance(part, str)
-    )
+    """Return a prompt as tags, location tokens and words, without the picture."""
+    parts = []
+    for part in prompt.segments:
+        if isinstance(part, Cell):
+            parts.append(f"<patch_index_{part.index:04d}>")
+        elif isinstance(part, str):
+            parts.append(str(part))
+    return "".join(parts)
+
+
+def parse_found(
+    prompt: Prompt, symbols: Sequence[Symbol], scores: Sequence[float | None], grid: LocationGrid
+) -> GroundedText:
+    """Return the phrase with its boxes in the order in which they were written."""
+    found = tasks.read_found(prompt, symbols, scores, grid)
+    phrases: tuple[Phrase, ...] = ()
+    if found.boxes:
+        end = len(found.phrase)
+        phrases = (Phrase(start=0, end=end, boxes=found.boxes, scores=found.scores),)
+    return GroundedText(text=found.phrase, phrases=phrases, malformed=found.malformed)
+
+
+def parse_description(
+    prompt: Prompt, symbols: Sequence[Symbol], scores: Sequence[float | None], grid: LocationGrid
+) -> GroundedText:
+    """Return an expression alone, without the prompt's "It is"."""
+    return GroundedText(text=tasks.read_description(prompt, symbols, scores, grid))
+
+
+def parse_continuation(
+    prompt: Prompt, symbols: Sequence[Symbol], scores: Sequence[float | None], grid: LocationGrid
+) -> GroundedText:
+    """Return what was written behind "An image of", without these words."""
+    return GroundedText(text=read_symbols(symbols, grid, scores).text.strip())
 
 
 def read_split(benchmark: Benchmark, path: Path, split: str, *, own_data: bool) -> Data:
@@ -118,12 +193,13 @@ def read_split(benchmark: Benchmark, path: Path, split: str, *, own_data: bool) 
             f"{benchmark.name} has the splits {', '.join(benchmark.splits)}, got {split!r}"
         )
     data = benchmark.read(path, split)
-    found, whole = len(data.problems), benchmark.splits.get(split)
+    found = sum(problem.sentences for problem in data.problems)
+    whole = benchmark.splits.get(split)
     if not found:
         raise RecordError(f"{data.source} in {path} has no question of the split {split!r}")
     if found != whole and not own_data:
         raise RecordError(
-            f"{benchmark.name} {split} has {whole:,} questions, {data.source} in {path} gives "
+            f"{benchmark.name} {split} has {whole:,} sentences, {data.source} in {path} gives "
             f"{found:,}. Is the data complete? For another set in this format say --own-data"
         )
     ids = [problem.id for problem in data.problems]

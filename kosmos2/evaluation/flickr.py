@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -28,9 +29,17 @@ from kosmos2 import tasks
 from kosmos2.boxes import Box
 from kosmos2.errors import RecordError
 from kosmos2.evaluation.annotations import box_of_corners, field, read_json, side
-from kosmos2.evaluation.benchmark import Benchmark, Data, Problem
+from kosmos2.evaluation.benchmark import (
+    Benchmark,
+    Data,
+    Kind,
+    Problem,
+    one_by_one,
+    parse_found,
+)
 from kosmos2.evaluation.localisation import RECALL_TITLES, judge_recall
 from kosmos2.tasks import Prompt
+from kosmos2.vocab.locations import LocationGrid
 
 PICTURES = ("flickr30k-images", "flickr30k_images", "images", ".")
 """Where the pictures are looked for below the folder of the data."""
@@ -71,10 +80,12 @@ def phrase_grounding() -> Benchmark:
         name="flickr30k",
         title="Phrase grounding, Flickr30k Entities",
         version=1,
+        kind=Kind.BOXES,
         splits=SIZES,
         read=read,
         prompt=_prompt,
-        judge=judge_recall,
+        parse=parse_found,
+        judge=partial(one_by_one, judge_recall),
         titles=RECALL_TITLES,
         protocol="prompt <grounding>WORDS BEFORE<phrase> PHRASE</phrase>, earlier phrases without "
         "tags and later words not given; a phrase counts as found at rank k where one of the first "
@@ -247,5 +258,5 @@ def _problem(
     )
 
 
-def _prompt(problem: Problem) -> Prompt:
+def _prompt(problem: Problem, _grid: LocationGrid) -> Prompt:
     return tasks.find_in_caption(problem.text, problem.start, problem.end)

@@ -1,4 +1,4 @@
-"""The worst errors as one HTML page: found and true boxes side by side, the surest errors first."""
+"""The worst answers as one HTML page: beside the truth, the surest errors first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from kosmos2.evaluation.benchmark import Prediction, Problem, find_picture
+from kosmos2.evaluation.benchmark import Kind, Pair, Prediction, Problem, find_picture
 from kosmos2.evaluation.localisation import best_overlap
 from kosmos2.evaluation.results import Scored
 from kosmos2.grounding.page import PageItem, card, head
@@ -24,29 +24,27 @@ _FOUND = 5
 _EMPTY = (138, 143, 152)
 
 
-def worst(scored: Scored, count: int) -> list[tuple[Problem, Prediction]]:
-    """Return the wrong answers that the model is surest of; among equals the farthest off."""
-    wrong = [
-        pair
-        for pair, judged in zip(scored.pairs, scored.judged, strict=True)
-        if not judged[scored.benchmark.headline]
+def worst(scored: Scored, count: int) -> list[Pair]:
+    """Return the wrong boxes that the model is surest of, or the words of the lowest score."""
+    headline = scored.benchmark.headline
+    judged = [
+        (each[headline], pair) for pair, each in zip(scored.pairs, scored.judged, strict=True)
     ]
-    return sorted(wrong, key=_badness)[:count]
+    if scored.benchmark.kind is Kind.WORDS:
+        lowest = sorted(judged, key=lambda each: (each[0], each[1][0].id))
+        return [pair for _, pair in lowest[:count]]
+    return sorted((pair for value, pair in judged if not value), key=_badness)[:count]
 
 
 def gallery(scored: Scored, count: int, folders: Sequence[Path]) -> str:
     """Return the page; a picture that is not in these folders is drawn as an empty one."""
     chosen = worst(scored, count)
-    wrong = sum(not judged[scored.benchmark.headline] for judged in scored.judged)
-    title = f"{scored.benchmark.title}, {scored.setting.split}: the worst errors"
+    title = f"{scored.benchmark.title}, {scored.setting.split}: the worst answers"
     cards = "\n".join(card(number, _item(*pair, folders)) for number, pair in enumerate(chosen))
-    right = scored.benchmark.titles[scored.benchmark.headline]
     return f"""{head(title)}
 <body>
 <header><h1>{escape(title)}</h1>
-<p>{len(chosen):,} of {wrong:,} errors among {len(scored.pairs):,} answers of
-{escape(scored.setting.model)} ({escape(right)}): those that it was surest of come first. Point at
-the phrase for the boxes that were found, at “{TRUTH}” for the true ones.</p>
+<p>{escape(_explained(scored, len(chosen)))}</p>
 </header>
 <main class="many">
 {cards}
@@ -57,13 +55,32 @@ the phrase for the boxes that were found, at “{TRUTH}” for the true ones.</p
 """
 
 
-def _badness(pair: tuple[Problem, Prediction]) -> tuple[float, float, str]:
+def _explained(scored: Scored, shown: int) -> str:
+    of, model = f"among {len(scored.pairs):,} answers", scored.setting.model
+    metric = scored.benchmark.titles[scored.benchmark.headline]
+    if scored.benchmark.kind is Kind.WORDS:
+        return f"The {shown:,} of the lowest {metric} {of} of {model}, beside what people said."
+    wrong = sum(not judged[scored.benchmark.headline] for judged in scored.judged)
+    return (
+        f"{shown:,} of {wrong:,} errors {of} of {model} ({metric}): those that it was surest of "
+        f"come first. Point at the phrase for the boxes that were found, at “{TRUTH}” for the true "
+        "ones."
+    )
+
+
+def _badness(pair: Pair) -> tuple[float, float, str]:
     problem, prediction = pair
     score = prediction.scores[0] if prediction.scores else 0.0
     return (-score, best_overlap(prediction.boxes[:1], problem.boxes), problem.id)
 
 
 def _item(problem: Problem, prediction: Prediction, folders: Sequence[Path]) -> PageItem:
+    if problem.references:
+        return PageItem(
+            name=f"{problem.id} · {problem.picture}",
+            image=_picture(problem, folders),
+            grounded=_said(problem, prediction),
+        )
     overlap = best_overlap(prediction.boxes[:1], problem.boxes)
     sure = f", score {prediction.scores[0]:.2f}" if prediction.scores else ""
     found = f"IoU of the first box {overlap:.2f}{sure}" if prediction.boxes else "no box"
@@ -73,6 +90,15 @@ def _item(problem: Problem, prediction: Prediction, folders: Sequence[Path]) -> 
         grounded=_both(problem, prediction),
         note=f"{found}. Answer: {prediction.answer or '(nothing)'}",
     )
+
+
+def _said(problem: Problem, prediction: Prediction) -> GroundedText:
+    """Return the answer, with the box that it is about, and what people said behind it."""
+    answer = prediction.text or "(nothing)"
+    text = f"{answer}  –  {TRUTH}: {' / '.join(problem.references)}"
+    if not problem.boxes:
+        return GroundedText(text=text)
+    return GroundedText(text=text, phrases=(Phrase(start=0, end=len(answer), boxes=problem.boxes),))
 
 
 def _both(problem: Problem, prediction: Prediction) -> GroundedText:
@@ -94,7 +120,7 @@ def _both(problem: Problem, prediction: Prediction) -> GroundedText:
 def _picture(problem: Problem, folders: Sequence[Path]) -> Image.Image:
     path = find_picture(problem.picture, folders)
     if path is None:
-        image = Image.new("RGB", (problem.width, problem.height), _EMPTY)
+        image = Image.new("RGB", (problem.width or 4, problem.height or 3), _EMPTY)
     else:
         image = open_picture(path).image
     image = image.convert("RGB")

@@ -1,11 +1,12 @@
 """Predictions as JSON lines: one question each, enough to score it again without the model.
 
     {"benchmark": "refcoco", "version": 1, "split": "val", "model": "embedded",
-     "weights": "sha256:...", "dtype": "fp32", "answer_form": "free",
+     "weights": "sha256:...", "dtype": "fp32", "bins": 32, "answer_form": "free",
      "decoding": {"max_new_tokens": 128, ...}, "code": "kosmos2 0.1.0",
      "id": "816", "prompt": "<grounding><phrase> the lady</phrase>",
      "answer": "<object><patch_index_0044><patch_index_0863></object>",
-     "boxes": [[0.39, 0.05, 0.98, 0.83]], "scores": [0.9], "malformed": [], "stop": "eos"}
+     "boxes": [[0.39, 0.05, 0.98, 0.83]], "scores": [0.9], "text": "the lady", "malformed": [],
+     "stop": "eos"}
 
 A line is one write, so a killed run leaves at most one torn line, which the next run cuts off.
 """
@@ -23,12 +24,14 @@ from kosmos2.boxes import Box
 from kosmos2.errors import BoxError, RecordError
 from kosmos2.evaluation.benchmark import (
     Benchmark,
+    Pair,
     Prediction,
     Problem,
     prompt_text,
     repeated,
     shown,
 )
+from kosmos2.vocab.locations import LocationGrid
 
 PATTERN = "predictions*.jsonl"
 _FREE_TO_DIFFER = ("model", "code")
@@ -47,6 +50,8 @@ class Setting:
     weights: str
     """`sha256:` and the hash of the files of the weights."""
     dtype: str
+    bins: int
+    """Columns of the grid of location tokens, of which boxes in prompts are made."""
     answer_form: str
     """free: the model writes what it likes, as in the paper; boxes: boxes and nothing else."""
     decoding: Mapping[str, Any]
@@ -91,9 +96,7 @@ def read_run(files: Sequence[Path]) -> Run:
     return Run(setting, tuple(predictions))
 
 
-def matched(
-    benchmark: Benchmark, problems: Sequence[Problem], run: Run
-) -> list[tuple[Problem, Prediction]]:
+def matched(benchmark: Benchmark, problems: Sequence[Problem], run: Run) -> list[Pair]:
     """Return each question with its only answer; an error names those with none or several.
 
     The denominator is never what happens to be answered.
@@ -118,11 +121,12 @@ def matched(
             f"there are predictions for questions that the data does not ask: {shown(unknown)}. "
             "Was the run of another split, of other data, or without --limit?"
         )
+    grid = LocationGrid(setting.bins)
     pairs = [(problem, by_id[id]) for id, problem in asked.items()]
     if others := [
         problem.id
         for problem, prediction in pairs
-        if prediction.prompt != prompt_text(benchmark.prompt(problem))
+        if prediction.prompt != prompt_text(benchmark.prompt(problem, grid))
     ]:
         raise RecordError(
             f"these questions were asked with other words than the data has: {shown(others)}. "
@@ -168,6 +172,7 @@ def _row(prediction: Prediction) -> dict[str, Any]:
         "answer": prediction.answer,
         "boxes": [list(box.corners) for box in prediction.boxes],
         "scores": list(prediction.scores),
+        "text": prediction.text,
         "malformed": list(prediction.malformed),
         "stop": prediction.stop,
     }
@@ -200,6 +205,7 @@ def _parse(line: str, where: str) -> tuple[Setting, Prediction]:
             answer=row["answer"],
             boxes=tuple(Box(*corners) for corners in row["boxes"]),
             scores=tuple(float(score) for score in row["scores"]),
+            text=row["text"],
             malformed=tuple(row["malformed"]),
             stop=row["stop"],
         )

@@ -28,7 +28,12 @@ class Published:
 
 def published(benchmark: str, split: str) -> tuple[Published, ...]:
     """Return what is published for a split, in the order of the paper's tables."""
-    return tuple(_FLICKR.get(split, ()) if benchmark == "flickr30k" else _rec(benchmark, split))
+    if benchmark == "refcocog-reg":
+        return _REG
+    tables = {"flickr30k": _FLICKR, "flickr30k-captions": _CAPTIONS}
+    if benchmark in tables:
+        return tables[benchmark].get(split, ())
+    return tuple(_rec(benchmark, split))
 
 
 _REC_SPLITS = (
@@ -132,4 +137,42 @@ _FLICKR: Mapping[str, tuple[Published, ...]] = {
         _mdetr_merged(83.8, 92.7, 94.4),
         _kinds(91.6988, 40.9178, 73.5473, 76.5432, 65.0563, 89.5156, 82.2112, 91.2500),
     ),
+}
+
+_NO_SPLIT = "which split is not said"
+_REG = tuple(
+    Published(
+        model=model,
+        source=f"{KOSMOS2}, table 4",
+        trained_on_it=trained,
+        numbers={"meteor": meteor, "cider": cider},
+        note=note,
+    )
+    for model, trained, meteor, cider, note in (
+        ("SLR", True, 15.4, 59.2, ""),
+        ("SLR + rerank", True, 15.9, 66.2, ""),
+        ("Kosmos-2", False, 12.2, 60.3, f"zero-shot; {_NO_SPLIT}"),
+        ("Kosmos-2", False, 13.8, 62.2, f"2 examples; {_NO_SPLIT}"),
+        ("Kosmos-2", False, 14.1, 62.3, f"4 examples; {_NO_SPLIT}; the README has 62.2"),
+    )
+)
+
+
+def _caption(model: str, cider: float, source: str, note: str = "") -> Published:
+    return Published(
+        model=model, source=source, trained_on_it=False, numbers={"cider": cider}, note=note
+    )
+
+
+_CAPTIONS: Mapping[str, tuple[Published, ...]] = {
+    "test": (
+        _caption("FewVLM", 31.0, f"{KOSMOS2}, table 5"),
+        _caption("MetaLM", 43.4, f"{KOSMOS2}, table 5"),
+        _caption("Flamingo-3B", 60.6, f"{KOSMOS2}, table 5"),
+        _caption("Flamingo-9B", 61.5, f"{KOSMOS2}, table 5"),
+        _caption("Kosmos-1", 65.2, f"{KOSMOS2}, table 5", "no instruction tuning"),
+        _caption("Kosmos-2", 66.7, f"{KOSMOS2}, table 5", "no instruction tuning"),
+        _caption("Kosmos-1", 67.1, "README of the original repository"),
+        _caption("Kosmos-2", 80.5, "README of the original repository", "instruction-tuned"),
+    )
 }

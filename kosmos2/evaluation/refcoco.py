@@ -22,10 +22,18 @@ from typing import Any
 from kosmos2 import tasks
 from kosmos2.errors import RecordError
 from kosmos2.evaluation.annotations import box_of_xywh, field, read_json, side
-from kosmos2.evaluation.benchmark import Benchmark, Data, Problem
+from kosmos2.evaluation.benchmark import (
+    Benchmark,
+    Data,
+    Kind,
+    Problem,
+    one_by_one,
+    parse_found,
+)
 from kosmos2.evaluation.localisation import REC_TITLES, judge_rec
 from kosmos2.evaluation.plain_pickle import read_plain_pickle
 from kosmos2.tasks import Prompt
+from kosmos2.vocab.locations import LocationGrid
 
 PICTURES = (
     "train2014",
@@ -52,10 +60,12 @@ def rec(name: str) -> Benchmark:
         name=name,
         title=f"Referring expression comprehension, {TITLES[name]}",
         version=1,
+        kind=Kind.BOXES,
         splits=SIZES[name],
         read=partial(read, name),
         prompt=_prompt,
-        judge=judge_rec,
+        parse=parse_found,
+        judge=partial(one_by_one, judge_rec),
         titles=REC_TITLES,
         protocol="prompt <grounding><phrase> EXPRESSION</phrase>; an expression counts as found "
         "where the first box that is written for it overlaps the true one with an IoU of at least "
@@ -98,7 +108,7 @@ def _file(name: str, path: Path, split: str) -> Path:
     return found[0]
 
 
-def _prompt(problem: Problem) -> Prompt:
+def _prompt(problem: Problem, _grid: LocationGrid) -> Prompt:
     return tasks.find(problem.phrase)
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kosmos2.errors import RequestError
-from kosmos2.evaluation import flickr, refcoco
+from kosmos2.evaluation import captions, flickr, refcoco
 from kosmos2.evaluation.benchmark import Benchmark
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     benchmark.name: benchmark
-    for benchmark in (*map(refcoco.rec, refcoco.SIZES), flickr.phrase_grounding())
+    for benchmark in (
+        *map(refcoco.rec, refcoco.SIZES),
+        flickr.phrase_grounding(),
+        captions.expression_generation(),
+        captions.captioning(),
+    )
 }
 
 

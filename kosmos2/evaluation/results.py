@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kosmos2.evaluation.benchmark import Benchmark, Data, Judged, Prediction, Problem
+from kosmos2.evaluation.benchmark import Benchmark, Data, Judged, Kind, Pair, Problem
 from kosmos2.evaluation.bootstrap import Bootstrap
 from kosmos2.evaluation.metrics import Number
 from kosmos2.evaluation.predictions import Run, Setting, matched
@@ -34,7 +34,7 @@ class Scored:
     """The format of the data, in words."""
     whole: bool
     """Whether these are all questions of the published split."""
-    pairs: tuple[tuple[Problem, Prediction], ...]
+    pairs: tuple[Pair, ...]
     judged: tuple[Judged, ...]
     numbers: Mapping[str, Number]
     slices: Mapping[str, Mapping[str, Mapping[str, Number]]]
@@ -46,8 +46,11 @@ class Scored:
 def score(benchmark: Benchmark, data: Data, problems: Sequence[Problem], run: Run) -> Scored:
     """Return the numbers of a run over these questions, all of which it must have answered."""
     pairs = matched(benchmark, problems, run)
-    judged = [benchmark.judge(problem, prediction) for problem, prediction in pairs]
-    columns = {name: [each[name] for each in judged] for name in benchmark.titles}
+    judgement = benchmark.judge(pairs)
+    judged = judgement.each
+    columns = {
+        name: [each[name] for each in judged] for name in benchmark.titles if name in judged[0]
+    }
     asked = [problem for problem, _ in pairs]
     bootstrap = Bootstrap([problem.picture for problem in asked])
     split = run.setting.split
@@ -55,10 +58,10 @@ def score(benchmark: Benchmark, data: Data, problems: Sequence[Problem], run: Ru
         benchmark=benchmark,
         setting=run.setting,
         source=data.source,
-        whole=len(pairs) == benchmark.splits.get(split),
+        whole=sum(problem.sentences for problem in asked) == benchmark.splits.get(split),
         pairs=tuple(pairs),
-        judged=tuple(judged),
-        numbers=bootstrap.means(columns, range(len(asked))),
+        judged=judged,
+        numbers=_with_whole(bootstrap.means(columns, range(len(asked))), judgement.whole),
         slices={
             name: {label: bootstrap.means(columns, places) for label, places in labels.items()}
             for name, labels in slices_of(asked).items()
@@ -68,6 +71,18 @@ def score(benchmark: Benchmark, data: Data, problems: Sequence[Problem], run: Ru
     )
 
 
+def _with_whole(numbers: Mapping[str, Number], whole: Mapping[str, float]) -> dict[str, Number]:
+    """Return numbers some of which are no means; their intervals are moved with their values."""
+    moved = dict(numbers)
+    for name, value in whole.items():
+        mean = numbers[name]
+        shift = value - mean.value
+        moved[name] = Number(
+            value=value, n=mean.n, low=max(0.0, mean.low + shift), high=mean.high + shift
+        )
+    return moved
+
+
 def differences(scored: Scored) -> list[str]:
     """Return how these numbers depart from the published protocol."""
     setting, decoding = scored.setting, scored.setting.decoding
@@ -75,11 +90,14 @@ def differences(scored: Scored) -> list[str]:
     if not scored.whole:
         whole = scored.benchmark.splits.get(setting.split)
         of = f" instead of the {whole:,} of the published one" if whole else ""
+        sentences = sum(problem.sentences for problem, _ in scored.pairs)
         told.insert(
             0,
-            f"NOT a published split: {len(scored.pairs):,} questions{of}; published numbers are "
-            "for orientation only",
+            f"NOT a published split: {sentences:,} sentences{of}; published numbers are for "
+            "orientation only",
         )
+    if scored.benchmark.kind is Kind.WORDS and "meteor" not in scored.numbers:
+        told.append("METEOR was not counted: its official scorer needs Java, which is not here")
     if setting.answer_form != "free":
         told.append(
             "answers are boxes and nothing else, at least one; in the paper the model writes on, "
@@ -164,8 +182,8 @@ def markdown(scored: Scored) -> str:
 def rows(scored: Scored) -> list[list[str]]:
     """Return the numbers as a table with a header."""
     table = [["", "value", "95 %", "n"]]
-    for name, title in scored.benchmark.titles.items():
-        number = scored.numbers[name]
+    for name, number in scored.numbers.items():
+        title = scored.benchmark.titles[name]
         table.append([title, _percent(number.value), _interval(number), f"{number.n:,}"])
     return table
 
@@ -205,7 +223,7 @@ def _ours(scored: Scored, metric: str) -> str:
     """Return our value of a metric, of one kind where the metric says "NAME KIND"."""
     name, _, kind = metric.partition(" ")
     numbers = scored.slices.get("kind", {}).get(kind) if kind else scored.numbers
-    return f"{100 * numbers[name].value:.1f}" if numbers else ""
+    return f"{100 * numbers[name].value:.1f}" if numbers and name in numbers else ""
 
 
 def _title(scored: Scored, metric: str) -> str:

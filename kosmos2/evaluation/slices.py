@@ -17,12 +17,15 @@ Labels = Callable[[Problem], Sequence[str]]
 
 
 def _size(problem: Problem) -> Sequence[str]:
+    if not problem.boxes:
+        return ()
     largest = max(box.area for box in problem.boxes)
     return (_SIZE_NAMES[bisect_right(_SIZES, largest)],)
 
 
 def _words(problem: Problem) -> Sequence[str]:
-    return (_WORD_NAMES[bisect_right(_WORDS, len(problem.phrase.split()))],)
+    words = len((problem.phrase or problem.references[0]).split())
+    return (_WORD_NAMES[bisect_right(_WORDS, words)],)
 
 
 def _distractors(problem: Problem) -> Sequence[str]:
@@ -32,13 +35,15 @@ def _distractors(problem: Problem) -> Sequence[str]:
 
 
 def _true_boxes(problem: Problem) -> Sequence[str]:
+    if not problem.boxes:
+        return ()
     return (str(len(problem.boxes)) if len(problem.boxes) < 3 else "3 and more",)
 
 
 SLICES: Mapping[str, Labels] = {
     "kind": lambda problem: problem.categories,
     "box, share of the picture": _size,
-    "words of the phrase": _words,
+    "words of the expression": _words,
     "others of the same noun": _distractors,
     "true boxes": _true_boxes,
     "said again in the sentence": lambda problem: ("yes" if problem.said_again else "no",),

@@ -21,6 +21,7 @@ from kosmos2.boxes import Box
 from kosmos2.cli import app, evaluate_benchmarks
 from kosmos2.evaluation.benchmark import Benchmark, Prediction, Problem, prompt_text
 from kosmos2.evaluation.registry import BENCHMARKS
+from kosmos2.vocab.locations import LocationGrid
 from kosmos2.vocab.tokenizer import Tokenizer
 
 WHOLE = Box(0, 0, 1, 1)
@@ -45,7 +46,7 @@ class Known:
         boxes = tuple(self.rule(problem))
         return Prediction(
             id=problem.id,
-            prompt=prompt_text(self.benchmark.prompt(problem)),
+            prompt=prompt_text(self.benchmark.prompt(problem, LocationGrid())),
             answer="<object>",
             boxes=boxes,
             scores=tuple(0.5 for _ in boxes),
@@ -262,7 +263,7 @@ def test_a_limit_is_no_whole_split_and_says_so(tmp_path: Path, use: Use) -> None
     assert results["n"] == 3
     assert not results["whole_split"]
     page = (out / "results.md").read_text(encoding="utf-8")
-    assert "NOT a published split: 3 questions instead of the 10,834" in page
+    assert "NOT a published split: 3 sentences instead of the 10,834" in page
     code, said = run("score", out, "--data", data, "--own-data")
     assert code == 2 and "no prediction: 1 (804)" in said
     assert run("score", out, "--data", data, "--own-data", "--limit", "3")[0] == 0
@@ -286,6 +287,7 @@ def test_the_gallery_shows_the_surest_errors_with_both_boxes(tmp_path: Path, use
     page = (out / "gallery.html").read_text(encoding="utf-8")
     assert page.count('<article class="card"') == 2
     assert "2 of 3 errors among 4 answers" in page
+    assert "IoU of the first box 0." in page
     assert page.count('class="box"') == 4
     assert "data:image/" in page and "http://" not in page
 

@@ -201,7 +201,7 @@ def test_slices_tell_questions_apart_and_count_a_phrase_in_each_of_its_kinds() -
     slices = slices_of(asked)
     assert slices["kind"] == {"animals": [0], "people": [0, 1]}
     assert slices["box, share of the picture"] == {"below 1 %": [0], "36 % and more": [1, 2]}
-    assert slices["words of the phrase"] == {"2": [0, 2], "5 – 7": [1]}
+    assert slices["words of the expression"] == {"2": [0, 2], "5 – 7": [1]}
     assert slices["others of the same noun"] == {"0": [0], "2": [2], "3 and more": [1]}
     assert list(slices["others of the same noun"]) == ["0", "2", "3 and more"]
     assert list(slices["box, share of the picture"]) == ["below 1 %", "36 % and more"]

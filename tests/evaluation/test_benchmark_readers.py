@@ -22,6 +22,7 @@ from kosmos2.evaluation.benchmark import Problem, prompt_text, read_split
 from kosmos2.evaluation.flickr import read_entities, read_sentences
 from kosmos2.evaluation.plain_pickle import read_plain_pickle
 from kosmos2.evaluation.registry import BENCHMARKS, benchmark_named
+from kosmos2.vocab.locations import LocationGrid
 
 REFCOCO, FLICKR = BENCHMARKS["refcoco"], BENCHMARKS["flickr30k"]
 
@@ -133,7 +134,7 @@ def test_sentences_are_read_as_words_with_single_blanks(tmp_path: Path) -> None:
 
 def test_phrases_with_a_box_are_asked_with_the_words_before_them_untagged(tmp_path: Path) -> None:
     read = problems("flickr30k", write_entities(tmp_path))
-    assert [prompt_text(FLICKR.prompt(each)) for each in read] == [
+    assert [prompt_text(FLICKR.prompt(each, LocationGrid())) for each in read] == [
         "<grounding><phrase> Two men</phrase>",
         "<grounding>Two men and<phrase> a dog</phrase>",
         "<grounding><phrase> A ball</phrase>",
