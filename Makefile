@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 
-.PHONY: demo test check bench bench-gpu clean
+.PHONY: demo test check bench bench-gpu bench-grit bench-grit-gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/kosmos2 demo --out demo
@@ -25,6 +25,12 @@ bench: $(VENV)/installed-dev
 
 bench-gpu: $(VENV)/installed-dev
 	$(RUN) -m benchmarks.gpu $(BENCH)
+
+bench-grit: $(VENV)/installed-dev
+	$(RUN) -m benchmarks.grit $(BENCH)
+
+bench-grit-gpu: $(VENV)/installed-dev
+	$(RUN) -m benchmarks.grit_gpu $(BENCH)
 
 clean:
 	rm -rf $(VENV) build demo *.egg-info
