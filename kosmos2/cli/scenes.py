@@ -34,6 +34,7 @@ class HeldOut(StrEnum):
 
 class SetForm(StrEnum):
     REFCOCO = "refcoco"
+    REFCOCOG = "refcocog"
     FLICKR30K = "flickr30k"
 
 

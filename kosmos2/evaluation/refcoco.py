@@ -51,7 +51,8 @@ SIZES = {
 }
 """Sentences of each split, as the original repository's result files count them."""
 TITLES = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg"}
-_REFS = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
+REFS = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
+"""Whose splits are used: UNC's, and UMD's for RefCOCOg."""
 
 
 def rec(name: str) -> Benchmark:
@@ -93,7 +94,7 @@ def read(name: str, path: Path, split: str) -> Data:
 def _file(name: str, path: Path, split: str) -> Path:
     if path.is_file():
         return path
-    refs, mdetr = _REFS[name], f"finetune_{name}_{split}.json"
+    refs, mdetr = REFS[name], f"finetune_{name}_{split}.json"
     places = (path / name / refs, path / refs, path / mdetr, path / "OpenSource" / mdetr)
     found = [place for place in places if place.is_file()]
     if not found:

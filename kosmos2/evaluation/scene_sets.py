@@ -1,6 +1,7 @@
 """Illustrated scenes written in the file formats of the benchmarks, to run their commands on.
 
     refcoco     OUT/refcoco/refs(unc).p, OUT/refcoco/instances.json, OUT/images/NAME.png
+    refcocog    the same under OUT/refcocog/, with refs(umd).p; for refcocog-reg too
     flickr30k   OUT/SPLIT.txt, OUT/Sentences/ID.txt, OUT/Annotations/ID.xml, OUT/images/ID.png
 
 The split has the name of the scenes' own: `kosmos2 eval refcoco --data OUT --split iid --own-data`.
@@ -14,6 +15,7 @@ import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -22,6 +24,7 @@ from PIL import Image
 
 from kosmos2.boxes import Box
 from kosmos2.errors import RequestError
+from kosmos2.evaluation.refcoco import REFS
 from kosmos2.grounding.spans import GroundedText
 from kosmos2.scenes import Scene
 from kosmos2.scenes.nouns import all_nouns
@@ -104,17 +107,17 @@ class _Coco:
         )
 
 
-def write_refcoco(folder: Path, scenes: Iterable[Scene], split: str) -> Iterator[Scene]:
+def write_refs(name: str, folder: Path, scenes: Iterable[Scene], split: str) -> Iterator[Scene]:
     """Write scenes as RefCOCO is published: a reference for each thing that can be told apart."""
     nouns = {noun: number for number, noun in enumerate(all_nouns(), start=1)}
     coco = _Coco(nouns)
-    own, pictures = folder / "refcoco", folder / "images"
+    own, pictures = folder / name, folder / "images"
     own.mkdir(parents=True)
     pictures.mkdir()
     for scene in scenes:
-        name = f"{scene.id.replace(':', '_')}.png"
-        Image.fromarray(scene.image).save(pictures / name)
-        coco.add(scene, name, split)
+        file_name = f"{scene.id.replace(':', '_')}.png"
+        Image.fromarray(scene.image).save(pictures / file_name)
+        coco.add(scene, file_name, split)
         yield scene
     instances = {
         "info": {"description": "illustrated scenes of kosmos2"},
@@ -123,7 +126,7 @@ def write_refcoco(folder: Path, scenes: Iterable[Scene], split: str) -> Iterator
         "categories": [{"id": number, "name": noun} for noun, number in nouns.items()],
     }
     (own / "instances.json").write_text(json.dumps(instances) + "\n", encoding="utf-8")
-    (own / "refs(unc).p").write_bytes(pickle.dumps(coco.refs, protocol=2))
+    (own / REFS[name]).write_bytes(pickle.dumps(coco.refs, protocol=2))
 
 
 def write_flickr(folder: Path, scenes: Iterable[Scene], split: str) -> Iterator[Scene]:
@@ -145,7 +148,11 @@ def write_flickr(folder: Path, scenes: Iterable[Scene], split: str) -> Iterator[
     (folder / f"{split}.txt").write_text("".join(f"{id}\n" for id in ids), encoding="utf-8")
 
 
-FORMATS: Mapping[str, Writer] = {"refcoco": write_refcoco, "flickr30k": write_flickr}
+FORMATS: Mapping[str, Writer] = {
+    "refcoco": partial(write_refs, "refcoco"),
+    "refcocog": partial(write_refs, "refcocog"),
+    "flickr30k": write_flickr,
+}
 """Benchmark → who writes scenes as its data."""
 
 

@@ -95,7 +95,17 @@ def test_a_folder_with_anything_in_it_is_left_alone(tmp_path: Path) -> None:
         check_empty(tmp_path)
 
 
-@pytest.mark.parametrize("form", FORMATS)
+def test_refcocog_is_the_same_set_and_asks_for_words_too(
+    scenes: list[Scene], tmp_path: Path
+) -> None:
+    found = written("refcocog", scenes, tmp_path / "g")
+    assert found == written("refcoco", scenes, tmp_path / "r")
+    said = read_split(BENCHMARKS["refcocog-reg"], tmp_path / "g", "iid", own_data=True).problems
+    assert sum(len(each.references) for each in said) == len(found)
+    assert all(len(each.boxes) == 1 for each in said)
+
+
+@pytest.mark.parametrize("form", ["refcoco", "flickr30k"])
 def test_the_embedded_model_runs_over_scenes_through_the_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
