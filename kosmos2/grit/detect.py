@@ -38,7 +38,7 @@ def load(settings: Detection) -> Detector:
 def identity(settings: Detection) -> Mapping[str, str]:
     """Return what the boxes of a recipe's detector depend on, as `load` would say it.
 
-    Weights are not loaded for it, but for glip's, whose tensors are hashed, not their file.
+    Weights are not loaded for it.
     """
     match settings.name:
         case "kosmos2":
@@ -48,7 +48,7 @@ def identity(settings: Detection) -> Mapping[str, str]:
         case "owlv2":
             return owl.identity(settings)
         case "glip":
-            return glip.load(settings).identity
+            return glip.identity(settings)
         case "remote":
             return remote.load(settings).identity
         case "oracle":

@@ -17,6 +17,7 @@ from tiny_detectors import ask, bert_tokenizer, bert_vocabulary, picture
 from tiny_glip import glip_folder, tiny_glip
 
 from kosmos2.errors import ConfigError, MissingExtraError, RequestError
+from kosmos2.grit import detect
 from kosmos2.grit.detectors import Asked, Refused
 from kosmos2.grit.glip import checkpoint
 from kosmos2.grit.glip.detector import GlipDetector, GlipScaling, load
@@ -184,9 +185,10 @@ def test_pictures_are_scaled_as_the_reference_scales_them(width: int, height: in
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_detector_is_opened_from_a_folder_or_a_file(tmp_path: Path, whole: bool) -> None:
     folder = glip_folder(tmp_path / "tiny", tiny_glip())
-    opened = load(settings(model=str(folder if whole else folder / "glip_tiny.pth")))
+    wanted = settings(model=str(folder if whole else folder / "glip_tiny.pth"))
+    opened = load(wanted)
     assert opened.identity["detector"] == "glip"
-    assert opened.identity["weights"] == detector().identity["weights"]
+    assert opened.identity == detect.identity(wanted)
     assert "800" in opened.identity["scaling"] and "1333" in opened.identity["scaling"]
     again = GlipDetector(
         checkpoint.load(folder / "glip_tiny.pth"), bert_tokenizer(), settings(), SMALL

@@ -22,14 +22,15 @@ from kosmos2.grit.looks import Look, Looker, shares
 from kosmos2.grit.prompts import Prompt
 from kosmos2.grit.recipe import Detection
 from kosmos2.grit.running import (
-    DTYPES,
     Foreign,
     choose_dtype,
     computing_in,
+    precision,
     pretrained,
     transformers,
     weights_hash,
 )
+from kosmos2.weights.tensors import sha256
 
 LONGEST_TEXT = 256
 """Tokens (LANGUAGE_BACKBONE.MAX_QUERY_LEN)."""
@@ -64,7 +65,12 @@ class GlipDetector(Looker):
     )
 
     def __init__(
-        self, model: Glip, tokenizer: Foreign, settings: Detection, scaling: Scaling | None = None
+        self,
+        model: Glip,
+        tokenizer: Foreign,
+        settings: Detection,
+        scaling: Scaling | None = None,
+        weights: str = "",
     ) -> None:
         embedding = model.get_parameter(
             "language_backbone.body.model.embeddings.word_embeddings.weight"
@@ -83,20 +89,12 @@ class GlipDetector(Looker):
         )
         self._device = choose_device(settings.device)
         self._dtype = choose_dtype(settings.dtype, self._device)
-        self._weights = weights_hash(model)
+        self._weights = weights or weights_hash(model)
         self._model = model.eval().to(self._device, torch.float32)
 
     @property
     def identity(self) -> Mapping[str, str]:
-        return {
-            "detector": "glip",
-            "model": self._settings.model,
-            "weights": self._weights,
-            "precision": next(name for name, kind in DTYPES.items() if kind == self._dtype),
-            "prompt": self._settings.prompt,
-            "scaling": str(self._scaling),
-            "transformers": str(transformers().__version__),
-        }
+        return _identity(self._settings, self._weights, self._scaling)
 
     def _texts(self, asked: Asked) -> tuple[Prompt, ...] | Refused:
         whole = Prompt(asked.caption, tuple(range(len(asked.spans))), asked.spans)
@@ -129,6 +127,33 @@ def load(settings: Detection) -> GlipDetector:
     `detection.model` is the checkpoint or its folder, which must then hold no other.
     """
     library = transformers()
+    path = _checkpoint(settings)
+    tokenizer = pretrained(library.BertTokenizerFast, str(path.parent))
+    return GlipDetector(checkpoint.load(path), tokenizer, settings, weights=_hash(path))
+
+
+def identity(settings: Detection) -> Mapping[str, str]:
+    """Return what boxes depend on; reads the checkpoint's bytes, loads no weights."""
+    return _identity(settings, _hash(_checkpoint(settings)), GlipScaling())
+
+
+def _identity(settings: Detection, weights: str, scaling: Scaling) -> Mapping[str, str]:
+    return {
+        "detector": "glip",
+        "model": settings.model,
+        "weights": weights,
+        "precision": precision(settings),
+        "prompt": settings.prompt,
+        "scaling": str(scaling),
+        "transformers": str(transformers().__version__),
+    }
+
+
+def _hash(path: Path) -> str:
+    return f"sha256:{sha256(path)}"
+
+
+def _checkpoint(settings: Detection) -> Path:
     path = Path(settings.model)
     if path.is_dir():
         checkpoints = sorted(path.glob("*.pth"))
@@ -143,8 +168,7 @@ def load(settings: Detection) -> GlipDetector:
             f"detection.model: {path} is no file. Give the checkpoint of GLIP-T (.pth), with the "
             "tokenizer files of BERT base, uncased, in the same folder."
         )
-    tokenizer = pretrained(library.BertTokenizerFast, str(path.parent))
-    return GlipDetector(checkpoint.load(path), tokenizer, settings)
+    return path
 
 
 def _candidates(rows: Rows, prompt: Prompt, size: Size) -> list[Candidate]:
