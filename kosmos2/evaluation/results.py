@@ -184,7 +184,7 @@ def rows(scored: Scored) -> list[list[str]]:
     table = [["", "value", "95 %", "n"]]
     for name, number in scored.numbers.items():
         title = scored.benchmark.titles[name]
-        table.append([title, _percent(number.value), _interval(number), f"{number.n:,}"])
+        table.append([title, _shown(number.value, scored), _interval(number), f"{number.n:,}"])
     return table
 
 
@@ -213,7 +213,7 @@ def slice_rows(scored: Scored, name: str) -> list[list[str]]:
     table = [[name, "value", "95 %", "n"]]
     for label in shown:
         number = labels[label][metric]
-        table.append([label, _percent(number.value), _interval(number), f"{number.n:,}"])
+        table.append([label, _shown(number.value, scored), _interval(number), f"{number.n:,}"])
     if len(shown) < len(labels):
         table.append([f"{len(labels) - len(shown)} more in results.json", "", "", ""])
     return table
@@ -235,8 +235,10 @@ def _numbers(numbers: Mapping[str, Number]) -> dict[str, Any]:
     return {name: asdict(number) for name, number in numbers.items()}
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+def _shown(value: float, scored: Scored) -> str:
+    """Return a value as its field prints it: shares with their sign, CIDEr and the like without."""
+    sign = " %" if scored.benchmark.kind is Kind.BOXES else ""
+    return f"{100 * value:.1f}{sign}"
 
 
 def _interval(number: Number) -> str:

@@ -252,6 +252,7 @@ def test_who_says_what_people_said_scores_all_and_who_is_silent_nothing(
     assert set(values["nobody"].values()) == {0.0} or max(values["nobody"].values()) < 1e-6
     page = (tmp_path / "people" / "results.md").read_text(encoding="utf-8")
     assert "METEOR was not counted" in page
+    assert "| ROUGE-L | 100.0 |" in page
     assert "| Kosmos-2 |" in page
     assert "the truth" in (tmp_path / "people" / "gallery.html").read_text(encoding="utf-8")
 
