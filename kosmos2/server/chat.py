@@ -34,7 +34,11 @@ from kosmos2.server.desk import Desk, Ticket
 from kosmos2.server.pictures import picture_of
 from kosmos2.server.routes import ERRORS, client_of
 
-NO_MODEL = {"description": "There is no model of this name"}
+_SAID = {status: told["description"] for status, told in ERRORS.items()}
+AS_OPENAI: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, "content": {"application/json": {}}}
+    for status, text in {**_SAID, 404: "There is no model of this name"}.items()
+}
 
 
 class ImageUrl(BaseModel):
@@ -103,7 +107,7 @@ def router_of(desk: Desk, answerer: Answering) -> APIRouter:
         """List the one model."""
         return schemas.ModelList(data=[schemas.ModelCard(id=name)])
 
-    @router.post("/chat/completions", response_model=None, responses={**ERRORS, 404: NO_MODEL})
+    @router.post("/chat/completions", response_model=None, responses=AS_OPENAI)
     async def completions(request: Request, asked: AskedChat) -> object:
         """Answer as OpenAI's chat completions do, with `grounding` beside the text."""
         if asked.model not in (name, "kosmos2"):

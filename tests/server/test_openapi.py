@@ -42,7 +42,9 @@ def test_no_request_finds_a_mistake_or_an_answer_that_is_not_described(
     (operation,) = methods.values()
 
     @given(case=operation.as_strategy())
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
     def put(case: schemathesis.Case) -> None:
         case.call_and_validate(checks=CHECKS)
 
