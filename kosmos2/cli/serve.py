@@ -59,6 +59,9 @@ def serve(
 
     Example:  kosmos2 serve --port 8000
     """
+    # Before torch is loaded: its idle processor threads otherwise spin for milliseconds, on cores
+    # that requests need. A quarter more answers on two cores (docs/results/serving.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     uvicorn = _uvicorn()
     from kosmos2.cli.asking import ModelChoice
     from kosmos2.server import Limits, create_app

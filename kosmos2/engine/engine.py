@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -21,8 +24,19 @@ from kosmos2.model import ModelConfig
 from kosmos2.vocab.special import Vocabulary
 
 DEFAULT_LIMITS = Limits()
+MOST_LOOKS = 16
+"""Callers whose pictures are encoded together."""
 KEPT_LOOKS = 64
 """Pictures whose encodings are kept, half a megabyte each at full size in float32."""
+
+
+@dataclass(slots=True, eq=False)
+class _Look:
+    """Pictures that a thread wants to have encoded."""
+
+    keys: Sequence[bytes]
+    pixels_NCYX: Tensor
+    latents: Future[tuple[Tensor, ...]] = field(default_factory=Future)
 
 
 class Engine:
@@ -41,6 +55,7 @@ class Engine:
         self.scheduler = Scheduler(runner, vocabulary, limits)
         self._turns = Turns(self.scheduler.step)
         self._seen: dict[bytes, Tensor] = {}
+        self._looks: deque[_Look] = deque()
 
     @property
     def config(self) -> ModelConfig:
@@ -59,28 +74,46 @@ class Engine:
         return self.runner.encode_images(pixels_NCYX)
 
     def look(self, pixels_NCYX: Tensor) -> tuple[Tensor, ...]:
-        """Return latents_QD of each picture; a picture seen lately is not encoded again."""
+        """Return latents_QD of each picture; a picture seen lately is not encoded again.
+
+        Pictures of threads that look at the same time are encoded together.
+        """
         keys = [
             hashlib.blake2b(bytes_CYX.numpy()).digest()
             for bytes_CYX in pixels_NCYX.detach().cpu().contiguous().view(torch.uint8)
         ]
-        return self._turns.call(partial(self._look, keys, pixels_NCYX))
+        look = _Look(keys, pixels_NCYX)
+        self._looks.append(look)
+        while not look.latents.done():
+            self._turns.call(self._look_at_waiting)
+        return look.latents.result()
 
-    def _look(self, keys: Sequence[bytes], pixels_NCYX: Tensor) -> tuple[Tensor, ...]:
-        new = [index for index, key in enumerate(keys) if key not in self._seen]
-        first = {keys[index]: index for index in reversed(new)}
-        if first:
-            encoded = self.encode_images(pixels_NCYX[list(first.values())])
+    def _look_at_waiting(self) -> None:
+        looks = [self._looks.popleft() for _ in range(min(len(self._looks), MOST_LOOKS))]
+        try:
+            self._encode(looks)
+        except Exception as error:
+            for look in looks:
+                look.latents.set_exception(error)
+
+    def _encode(self, looks: Sequence[_Look]) -> None:
+        unseen = {
+            key: pixels_CYX
+            for look in looks
+            for key, pixels_CYX in zip(look.keys, look.pixels_NCYX, strict=True)
+            if key not in self._seen
+        }
+        if unseen:
+            encoded = self.encode_images(torch.stack(list(unseen.values())))
             self._seen.update(
-                zip(first, (latents_QD.clone() for latents_QD in encoded), strict=True)
+                zip(unseen, (latents_QD.clone() for latents_QD in encoded), strict=True)
             )
-        looks = []
-        for key in keys:
+        for key in (key for look in looks for key in look.keys):
             self._seen[key] = self._seen.pop(key)  # the latest are the last
-            looks.append(self._seen[key])
+        for look in looks:
+            look.latents.set_result(tuple(self._seen[key] for key in look.keys))
         for key in list(self._seen)[:-KEPT_LOOKS]:
             del self._seen[key]
-        return tuple(looks)
 
     def generate(
         self, requests: Sequence[Request], wanted: Callable[[], bool] = lambda: True

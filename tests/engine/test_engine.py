@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
 
@@ -345,3 +347,28 @@ def test_a_constraint_without_a_first_token_is_refused() -> None:
 
     with pytest.raises(RequestError, match="no first token"):
         engine(0).generate([prompt(0, 0, 2, constraint=Nothing())])
+
+
+def test_threads_that_look_at_once_are_encoded_together_and_each_gets_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = engine_of(network(0))
+    size = engine.config.vision.image_size
+    pixels = torch.randn(12, 3, size, size, generator=torch.Generator().manual_seed(0))
+    alone = [engine.encode_images(each[None])[0] for each in pixels]
+    real, counts = engine.runner.encode_images, []
+
+    def encode(pixels_NCYX: torch.Tensor) -> torch.Tensor:
+        counts.append(len(pixels_NCYX))
+        time.sleep(0.05)
+        return real(pixels_NCYX)
+
+    monkeypatch.setattr(engine.runner, "encode_images", encode)
+    with engine.employed(), ThreadPoolExecutor(12) as pool:
+        looks = list(pool.map(lambda each: engine.look(each[None]), pixels))
+    for (latents_QD,), wanted_QD in zip(looks, alone, strict=True):
+        torch.testing.assert_close(latents_QD, wanted_QD)
+    assert sum(counts) == 12 and max(counts) > 1
+    with pytest.raises(RequestError):
+        engine.look(torch.zeros(1, 3, 5, 5))
+    assert engine.look(pixels[:0]) == ()
