@@ -16,6 +16,7 @@ import io
 import json
 import os
 import random
+import shlex
 import socket
 import statistics
 import subprocess
@@ -88,7 +89,7 @@ def measure(told: argparse.Namespace) -> dict[str, Any]:
                 sys.stdout.write(f"{clients} clients: {seen}\n")
     alone = offline_rate(model, cases, told.seconds / 10)
     return {
-        "command": f"python {' '.join(sys.argv)}",
+        "command": f"python -m benchmarks.serving {shlex.join(sys.argv[1:])}",
         "stamp": begun_stamp,
         "lanes": lanes,
         "offline": alone,

@@ -60,7 +60,7 @@ def serve(
     Example:  kosmos2 serve --port 8000
     """
     # Before torch is loaded: its idle processor threads otherwise spin for milliseconds, on cores
-    # that requests need. A quarter more answers on two cores (docs/results/serving.md).
+    # that requests need.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     uvicorn = _uvicorn()
     from kosmos2.cli.asking import ModelChoice
