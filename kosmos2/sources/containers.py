@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,26 @@ def _items_of_table(
     arrow: Any,  # noqa: ANN401
     origin: Origin,
 ) -> Iterator[Item]:
-    names = file.schema_arrow.names
-    if {"noun_chunks", "ref_exps"} & set(names):
+    if {"noun_chunks", "ref_exps"} & set(file.schema_arrow.names):
         yield from items_of_rows(parquet.rows(origin.path), origin)
         return
-    binary = [each.name for each in file.schema_arrow if holds_bytes(arrow, each.type)]
-    others = [name for name in names if name not in binary]
-    cells, path = picture_column(binary, others), str(origin.path.absolute())
-    for number, (group, row, fields) in enumerate(_numbered(file, others), start=1):
+    yield from items_of_columns(file.schema_arrow, partial(_numbered, file), arrow, origin)
+
+
+def items_of_columns(
+    schema: Any,  # noqa: ANN401 (of a library without types)
+    numbered: Callable[[list[str]], Iterator[tuple[int, int, dict[str, Any]]]],
+    arrow: Any,  # noqa: ANN401
+    origin: Origin,
+) -> Iterator[Item]:
+    """Yield the items of a table in columns; of a column of pictures only the place is taken.
+
+    `numbered` yields group, number in it and values of the named columns of each row.
+    """
+    binary = [each.name for each in schema if _holds_bytes(arrow, each.type)]
+    others = [name for name in schema.names if name not in binary]
+    cells, path = _picture_column(binary, others), str(origin.path.absolute())
+    for number, (group, row, fields) in enumerate(numbered(others), start=1):
         name = f"{origin.shown}:{number}"
         if cells is None:
             yield item_of_row(fields, number, name, origin)
@@ -95,7 +108,7 @@ def _numbered(
                 row += 1
 
 
-def picture_column(binary: list[str], others: list[str]) -> str | None:
+def _picture_column(binary: list[str], others: list[str]) -> str | None:
     """Return the column whose cells are pictures, None where pictures are named by another."""
     known = [name for name in IMAGE_COLUMNS if name in binary]
     if known or not binary:
@@ -103,7 +116,7 @@ def picture_column(binary: list[str], others: list[str]) -> str | None:
     return None if any(name in IMAGE_COLUMNS for name in others) else binary[0]
 
 
-def holds_bytes(arrow: Any, kind: Any) -> bool:  # noqa: ANN401 (of a library without types)
+def _holds_bytes(arrow: Any, kind: Any) -> bool:  # noqa: ANN401 (of a library without types)
     """Tell whether a column has pictures: bytes, or {bytes, path} as `datasets` writes them."""
     types = arrow.types
     if types.is_struct(kind):

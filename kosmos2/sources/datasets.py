@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kosmos2.errors import RecordError, one_line
-from kosmos2.sources.containers import holds_bytes, picture_column
-from kosmos2.sources.places import Place, arrow_library, open_arrow
-from kosmos2.sources.rows import Item, Origin, carried, item_of_row
+from kosmos2.sources.containers import items_of_columns
+from kosmos2.sources.places import arrow_library, open_arrow
+from kosmos2.sources.rows import Item, Origin
 
 ARROW = (".arrow",)
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -38,28 +38,17 @@ def rows_of_arrow(origin: Origin) -> Iterator[Item]:
     arrow = arrow_library()
     try:
         with open_arrow(origin.path) as file:
-            yield from _items(file, arrow, origin)
+            yield from items_of_columns(file.schema, partial(_numbered, file), arrow, origin)
     except (OSError, arrow.ArrowException) as error:
         raise RecordError(f"{one_line(origin.path)} cannot be read ({one_line(error)})") from error
 
 
-def _items(
+def _numbered(
     file: Any,  # noqa: ANN401 (of a library without types)
-    arrow: Any,  # noqa: ANN401
-    origin: Origin,
-) -> Iterator[Item]:
-    binary = [each.name for each in file.schema if holds_bytes(arrow, each.type)]
-    others = [name for name in file.schema.names if name not in binary]
-    cells, path, number = picture_column(binary, others), str(origin.path.absolute()), 0
+    columns: list[str],
+) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Yield batch, number in it and values of each row."""
     for group, batch in enumerate(file):
-        rows = batch.select(others).to_pylist() if others else [{}] * batch.num_rows
+        rows = batch.select(columns).to_pylist() if columns else [{}] * batch.num_rows
         for row, fields in enumerate(rows):
-            number += 1
-            name = f"{origin.shown}:{number}"
-            if cells is None:
-                yield item_of_row(fields, number, name, origin)
-                continue
-            place = Place(path=path, column=cells, group=group, row=row)
-            item = item_of_row({**fields, "image": name}, number, name, origin)
-            source = carried(fields, place)
-            yield item if item.problem else replace(item, place=place, source=source)
+            yield group, row, fields
