@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from types import ModuleType
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
+from kosmos2.cli.asking import ModelChoice
 from kosmos2.cli.console import note
 from kosmos2.cli.options import Device, DeviceOption, Dtype, DtypeOption, ModelOption, SetOption
 from kosmos2.errors import ConfigError, MissingExtraError
@@ -62,10 +63,12 @@ def serve(
     # Before torch is loaded: its idle processor threads otherwise spin for milliseconds, on cores
     # that requests need.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    uvicorn = _uvicorn()
-    from kosmos2.cli.asking import ModelChoice
+    _check_extra()
+    import uvicorn
+
     from kosmos2.server import Limits, create_app
 
+    keys = _keys(api_key)
     limits = Limits(
         max_body=max_mb << 20,
         max_pixels=int(max_megapixels * 1_000_000),
@@ -73,12 +76,10 @@ def serve(
         max_waiting=max_waiting,
         seconds=timeout,
         allow_urls=allow_urls,
-        api_keys=_keys(api_key),
+        api_keys=keys,
     )
     loaded = ModelChoice(model, device, dtype, [ROWS, *(overrides or ())]).load()
-    if host not in ("127.0.0.1", "localhost", "::1") and not limits.api_keys:
-        note(f"warning: whoever reaches {host} can ask, for there is no --api-key")
-    note(f"serving {loaded.name}: http://{host}:{port}/docs shows what can be asked")
+    _tell(loaded.name, host, port, keys)
     uvicorn.run(
         create_app(loaded, limits),
         host=host,
@@ -89,20 +90,25 @@ def serve(
     )
 
 
+def _check_extra() -> None:
+    try:
+        for name in ("uvicorn", "kosmos2.server"):
+            import_module(name)
+    except ImportError as error:
+        raise MissingExtraError(
+            f'a server needs {error.name}: pip install "kosmos2[serve]"'
+        ) from None
+
+
+def _tell(name: str, host: str, port: int, keys: tuple[str, ...]) -> None:
+    if host not in ("127.0.0.1", "localhost", "::1") and not keys:
+        note(f"warning: whoever reaches {host} can ask, for there is no --api-key")
+    note(f"serving {name}: http://{host}:{port}/docs shows what can be asked")
+
+
 def _keys(given: list[str] | None) -> tuple[str, ...]:
     told = os.environ.get("KOSMOS2_API_KEYS", "")
     keys = (*(given or ()), *(key.strip() for key in told.split(",") if key.strip()))
     if any(not key.strip() for key in keys):
         raise ConfigError("an --api-key must not be empty")
     return keys
-
-
-def _uvicorn() -> ModuleType:
-    try:
-        import fastapi  # noqa: F401
-        import uvicorn
-    except ImportError:
-        raise MissingExtraError(
-            'a server needs fastapi and uvicorn: pip install "kosmos2[serve]"'
-        ) from None
-    return uvicorn

@@ -161,8 +161,7 @@ class Engine:
 
     def _drive(self, rows: Sequence[Owner], wanted: Callable[[], bool]) -> None:
         try:
-            for row in rows:
-                self._turns.call(partial(self.scheduler.submit, row))
+            self._turns.call(partial(self._submit, rows))  # one call: they join at one step
             self._turns.wait_for(lambda: all(row.stop is not None for row in rows) or not wanted())
             if not wanted():
                 raise RequestError("nobody wants the answer any more")
@@ -172,6 +171,10 @@ class Engine:
             for row in rows:
                 self._turns.post(partial(self.scheduler.cancel, row))
             raise
+
+    def _submit(self, rows: Sequence[Owner]) -> None:
+        for row in rows:
+            self.scheduler.submit(row)
 
     def _check_answered(self, row: Owner) -> None:
         if row.stop is StopReason.CANCELLED:

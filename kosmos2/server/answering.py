@@ -42,11 +42,7 @@ class Answering:
         view = model.look(picture)
         looked = time.monotonic()
         found = questioner(model, view)
-        try:
-            replies = model.answer([((view,), each) for each in found], ticket.wanted)
-        except RequestError:
-            ticket.check()  # it may be that nobody wanted the answer any more
-            raise
+        replies = replies_of(model, [((view,), each) for each in found], ticket)
         return schemas.Answered(
             model=model.name,
             width=view.width,
@@ -84,6 +80,17 @@ class Answering:
             raise RequestError(
                 f"{count} {what}, this server takes {self.limits.max_questions} in a request"
             )
+
+
+def replies_of(
+    model: Kosmos2, asked: Sequence[tuple[Sequence[View], Question[Reply]]], ticket: Ticket
+) -> list[Reply]:
+    """Return the replies, for as long as somebody wants them."""
+    try:
+        return model.answer(asked, ticket.wanted)
+    except RequestError:
+        ticket.check()  # it may be that nobody wanted the answer any more
+        raise
 
 
 def caption(asked: schemas.AskedCaption) -> Questioner:

@@ -29,7 +29,7 @@ from kosmos2.api import Kosmos2, Question, Reply, View, questions
 from kosmos2.errors import RequestError
 from kosmos2.grounding.spans import GroundedText
 from kosmos2.server import problems, schemas
-from kosmos2.server.answering import Answering, result_of
+from kosmos2.server.answering import Answering, replies_of, result_of
 from kosmos2.server.desk import Desk, Ticket
 from kosmos2.server.pictures import picture_of
 from kosmos2.server.routes import ERRORS, client_of
@@ -143,11 +143,7 @@ class _Work:
     def whole(self, ticket: Ticket) -> dict[str, Any]:
         """Return the answer in one piece."""
         model, views, question = self._ready(ticket)
-        try:
-            (reply,) = model.answer([(views, question)], ticket.wanted)
-        except RequestError:
-            ticket.check()
-            raise
+        (reply,) = replies_of(model, [(views, question)], ticket)
         message = {"role": "assistant", "content": reply.text, "grounding": _grounding(reply)}
         tokens = len(model.tokenizer.encode_text(reply.text))
         return {
