@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from browser_cases import browser, browser_page  # noqa: F401
 from hypothesis import settings
 from hypothesis import strategies as st
 from native_cases import built, every_set, native_cache  # noqa: F401
