@@ -13,6 +13,7 @@ from kosmos2.cli.console import Commands, note, say
 from kosmos2.cli.convert import convert
 from kosmos2.cli.demo import demo
 from kosmos2.cli.doctor import doctor
+from kosmos2.cli.edit import edit
 from kosmos2.cli.evaluate import evaluate
 from kosmos2.cli.grit import grit
 from kosmos2.cli.native import native
@@ -61,6 +62,7 @@ for _command in (
     convert,
     doctor,
     serve,
+    edit,
 ):
     app.command(_command.__name__, no_args_is_help=_command not in (demo, doctor, serve))(_command)
 app.add_typer(scenes, name="scenes")
