@@ -211,25 +211,36 @@ class Kosmos2:
 
         The pieces joined are the text of the answer that `answer` gives.
         """
-        steps: list[Step] = []
         said = ""
-        stream = self.engine.stream(self._request(views, question))
+        replies = self.follow(views, question)
         while True:
             try:
-                steps.append(next(stream))
+                text = next(replies).text
             except StopIteration as end:
-                reply = question.read(self._heard(views[-1], end.value))
+                reply: ReplyT = end.value
                 break
-            unfinished = Generation(
-                steps=tuple(steps), stop=StopReason.LENGTH, mean_logprob=math.nan
-            )
-            text = question.read(self._heard(views[-1], unfinished)).text
             if text.startswith(said) and text != said:
                 yield text[len(said) :]
                 said = text
         if reply.text != said:
             yield reply.text[len(said) :]
         return reply
+
+    def follow(
+        self, views: Sequence[View], question: Question[ReplyT]
+    ) -> Generator[ReplyT, None, ReplyT]:
+        """Yield what an answer says so far, boxes and all, at each token; return the whole one."""
+        steps: list[Step] = []
+        stream = self.engine.stream(self._request(views, question))
+        while True:
+            try:
+                steps.append(next(stream))
+            except StopIteration as end:
+                return question.read(self._heard(views[-1], end.value))
+            unfinished = Generation(
+                steps=tuple(steps), stop=StopReason.LENGTH, mean_logprob=math.nan
+            )
+            yield question.read(self._heard(views[-1], unfinished))
 
     def _look(self, sources: Many[SourceT]) -> Iterator[list[View]]:
         batches = prepare_ahead(sources, self._image_size, self.settings.batch_size)

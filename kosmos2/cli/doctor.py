@@ -18,10 +18,10 @@ from kosmos2.boxes import Box
 from kosmos2.cli.console import FAILED, complain, say
 from kosmos2.cli.options import ModelOption
 from kosmos2.errors import Kosmos2Error, WeightsError
-from kosmos2.grounding.markup import read_leniently
+from kosmos2.grounding.markup import literal, read_leniently
 from kosmos2.tasks import Prompt, Task
 from kosmos2.vocab.special import CONTROL_TOKENS, Tag
-from kosmos2.vocab.tokenizer import Cell, ImageSlot, Segment, Tokenizer
+from kosmos2.vocab.tokenizer import Cell, ImageSlot, Tokenizer
 
 if TYPE_CHECKING:
     from kosmos2.weights.pretrained import Checkpoint
@@ -256,21 +256,15 @@ def explain(prompt: Prompt, tokenizer: Tokenizer) -> list[str]:
                     f"{found!r} is no tag and is read as plain words; the tags are "
                     f"{' '.join(tag for tag in Tag)} and <patch_index_0000> and so on."
                 )
-    literal = "".join(_literal(segment, tokenizer) for segment in prompt.segments)
-    for fault in read_leniently(literal, tokenizer.grid).malformed:
+    written = "".join(
+        literal(segment)
+        for segment in prompt.segments
+        if not isinstance(segment, ImageSlot) and segment is not Tag.GROUNDING
+    )
+    for fault in read_leniently(written, tokenizer.grid).malformed:
         if fault.reason == "phrase_without_boxes":
             continue  # the very form of a prompt that asks where a phrase is
         lines.append(f"The markup of the prompt is malformed: {fault.reason}, {fault.detail}.")
     return lines or [
         "This prompt asks for boxes. An answer that still has none tied no words to a place."
     ]
-
-
-def _literal(segment: Segment, tokenizer: Tokenizer) -> str:
-    match segment:
-        case ImageSlot() | Tag.GROUNDING:
-            return ""
-        case Cell(index):
-            return tokenizer.vocabulary.location_token(index)
-        case str():
-            return str(segment)

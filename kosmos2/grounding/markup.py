@@ -16,7 +16,7 @@ from kosmos2.grounding.reader import Event, MarkupReader, OffGrid
 from kosmos2.grounding.spans import GroundedText, Phrase
 from kosmos2.vocab.locations import LocationGrid
 from kosmos2.vocab.special import Tag
-from kosmos2.vocab.tokenizer import Cell, Segment, Symbol, Tokenizer
+from kosmos2.vocab.tokenizer import Cell, ImageSlot, Segment, Symbol, Tokenizer
 
 # ASCII digits only: `\d` would take the digits of every script, as both references do.
 CONTROL = re.compile("|".join(re.escape(tag) for tag in Tag) + "|<patch_index_[0-9]+>")
@@ -31,16 +31,25 @@ def write(grounded: GroundedText, grid: LocationGrid) -> str:
     """
     parts = []
     for segment in segments(grounded, grid):
-        if isinstance(segment, Cell):
-            parts.append(f"<patch_index_{segment.index:04d}>")
-            continue
-        if not isinstance(segment, Tag) and (lookalike := CONTROL.search(str(segment))):
+        written = literal(segment)
+        if not isinstance(segment, Tag | Cell) and (lookalike := CONTROL.search(written)):
             raise MarkupError(
                 f"the text contains {lookalike.group()!r}, which markup could not tell from a tag; "
                 "use segments() or tokens(), where words and tags cannot be mistaken"
             )
-        parts.append(str(segment))
+        parts.append(written)
     return "".join(parts)
+
+
+def literal(segment: Segment) -> str:
+    """Return one part of a prompt as its author would type it."""
+    match segment:
+        case ImageSlot():
+            return f"{Tag.IMAGE}{Tag.IMAGE_END}"
+        case Cell(index):
+            return f"<patch_index_{index:04d}>"
+        case str():
+            return str(segment)
 
 
 def segments(grounded: GroundedText, grid: LocationGrid) -> tuple[Segment, ...]:

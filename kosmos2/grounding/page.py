@@ -70,19 +70,19 @@ def card(number: int, item: PageItem) -> str:
     """Return one picture with its text as HTML, for a page with our STYLE and SCRIPT."""
     text = item.grounded.text or "(no words)"
     return f"""<article class="card" aria-labelledby="name-{number}">
-<div class="picture"><img src="{_data_uri(item.image)}" alt="{escape(text)}">
-{_boxes(item.grounded)}
+<div class="picture"><img src="{data_uri(item.image)}" alt="{escape(text)}">
+{boxes_html(item.grounded)}
 </div>
 <div class="words">
 <h2 id="name-{number}">{escape(item.name)}</h2>
-<p class="caption">{_caption(item.grounded)}</p>
+<p class="caption">{caption_html(item.grounded)}</p>
 {_footer(item)}
 </div>
 </article>"""
 
 
-def _boxes(grounded: GroundedText) -> str:
-    """Return the boxes as elements over the picture, small ones above large ones."""
+def boxes_html(grounded: GroundedText) -> str:
+    """Return the boxes as elements over the picture, small ones above large ones, escaped."""
     placed = [
         (box.area, _box(grounded, index, number))
         for index, phrase in enumerate(grounded.phrases)
@@ -96,6 +96,7 @@ def _box(grounded: GroundedText, index: int, number: int) -> str:
     box = phrase.boxes[number]
     words = grounded.phrase_text(phrase) or f"box {index + 1}"
     score = f" <b>{phrase.scores[number]:.0%}</b>" if phrase.scores else ""
+    measured = f' data-score="{phrase.scores[number]:.4f}"' if phrase.scores else ""
     # The label must stay on the picture: under the upper edge of a box at the top of the picture,
     # and flush right on a box that begins in its right half.
     is_right = box.center[0] > 0.5
@@ -103,16 +104,16 @@ def _box(grounded: GroundedText, index: int, number: int) -> str:
     sides = ("under" if box.y0 < 0.12 else "above") + (" from-right" if is_right else "")
     place = (
         f"left:{box.x0:.4%};top:{box.y0:.4%};width:{box.width:.4%};height:{box.height:.4%};"
-        f"--room:{room:.2%};{_paint(index)}"
+        f"--room:{room:.2%};{paint(index)}"
     )
     return (
-        f'<div class="box" data-links="{index}" style="{place}">'
+        f'<div class="box" data-links="{index}"{measured} style="{place}">'
         f'<span class="label {sides}">{escape(words)}{score}</span></div>'
     )
 
 
-def _caption(grounded: GroundedText) -> str:
-    """Return the text in runs, each linked to the phrases that cover it, the shortest first."""
+def caption_html(grounded: GroundedText) -> str:
+    """Return the text, escaped, in runs: each is linked to the phrases over it, shortest first."""
     borders = {0, len(grounded.text)}
     for phrase in grounded.phrases:
         borders |= {phrase.start, phrase.end}
@@ -149,7 +150,7 @@ def _phrase(grounded: GroundedText, links: Sequence[int], words: str) -> str:
     hint = f"{count}, score {scores}" if scores else count
     return (
         f'<span class="phrase" role="button" tabindex="0" aria-pressed="false" title="{hint}" '
-        f'data-links="{_joined(links)}" style="{_paint(links[0])}">{words}</span>'
+        f'data-links="{_joined(links)}" style="{paint(links[0])}">{words}</span>'
     )
 
 
@@ -157,7 +158,7 @@ def _more_of(links: Sequence[int], words: str) -> str:
     """Return a further run of a phrase that a shorter one has cut in pieces."""
     return (
         f'<span class="phrase" data-links="{_joined(links)}" '
-        f'style="{_paint(links[0])}">{words}</span>'
+        f'style="{paint(links[0])}">{words}</span>'
     )
 
 
@@ -181,13 +182,15 @@ def _joined(links: Sequence[int]) -> str:
     return " ".join(str(link) for link in links)
 
 
-def _paint(index: int) -> str:
+def paint(index: int) -> str:
+    """Return the colours of the phrase with this number, as CSS variables."""
     return f"--paint:{colour(index)};--ink:{ink(colour(index))}"
 
 
-def _data_uri(image: Image.Image) -> str:
+def data_uri(image: Image.Image, longest_side: int = LONGEST_SIDE) -> str:
+    """Return the picture as a `data:` URI of at most so many pixels a side."""
     shown = image.convert("RGB")
-    shown.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    shown.thumbnail((longest_side, longest_side))
     file = io.BytesIO()
     if max(shown.size) <= LOSSLESS_SIDE:
         kind = "png"

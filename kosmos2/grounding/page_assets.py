@@ -1,6 +1,6 @@
 """The style and the script of the page, kept out of the way of its structure."""
 
-STYLE = """
+PAGE_STYLE = """
 :root { color-scheme: light dark; --page: #f6f5f2; --card: #ffffff; --text: #1d1f23;
   --soft: #5c6068; --line: #dedbd4; --shade: rgb(20 20 30 / 8%); }
 @media (prefers-color-scheme: dark) { :root { --page: #131416; --card: #1c1e21; --text: #eceae4;
@@ -30,6 +30,11 @@ details ul { margin: 0.4rem 0 0; padding-left: 1.2rem; overflow-wrap: anywhere; 
   main.single .card { display: grid; grid-template-columns: minmax(0, 1.6fr) minmax(18rem, 1fr); }
   main.single .picture { border-radius: 13px 0 0 13px; align-self: start; }
   main.single .words { padding: 1.6rem 1.8rem; } }
+@media (prefers-reduced-motion: reduce) { * { transition: none !important; } }
+@media print { .card { break-inside: avoid; box-shadow: none; } header p { display: none; } }
+"""
+
+LINKS_STYLE = """
 .phrase { padding: 0.05em 0.12em; border-radius: 4px; cursor: pointer; transition: 0.12s;
   background: color-mix(in srgb, var(--paint) 15%, transparent);
   box-shadow: inset 0 -2px var(--paint); box-decoration-break: clone;
@@ -50,30 +55,30 @@ details ul { margin: 0.4rem 0 0; padding-left: 1.2rem; overflow-wrap: anywhere; 
 .label.above { bottom: 100%; } .label.under { top: 0; }
 .label.from-right { left: auto; right: -3px; }
 .box.lit .label { opacity: 1; }
-@media (prefers-reduced-motion: reduce) { * { transition: none !important; } }
-@media print { .card { break-inside: avoid; box-shadow: none; } header p { display: none; } }
 """
 
-SCRIPT = """
+STYLE = PAGE_STYLE + LINKS_STYLE
+
+LINKS_SCRIPT = """
 'use strict';
-for (const card of document.querySelectorAll('.card')) {
-  const linked = [...card.querySelectorAll('[data-links]')];
+const linkUp = card => {
+  const linked = () => card.querySelectorAll('[data-links]');
   const first = element => element.dataset.links.split(' ')[0];
   const find = target => target instanceof Element ? target.closest('[data-links]') : null;
   let kept = null;
   const light = link => {
     let boxes = 0;
-    for (const element of linked) {
+    for (const element of linked()) {
       const lit = link !== null && element.dataset.links.split(' ').includes(link);
       element.classList.toggle('lit', lit);
-      boxes += lit && element.classList.contains('box');
+      boxes += lit && !element.hidden && element.classList.contains('box');
     }
-    card.classList.toggle('pointing', link !== null);
+    card.classList.toggle('pointing', boxes > 0);
     card.classList.toggle('crowd', boxes > 1);
   };
   const keep = link => {
     kept = link;
-    for (const element of linked) {
+    for (const element of linked()) {
       if (element.tabIndex !== 0) continue;
       element.setAttribute('aria-pressed', String(first(element) === kept));
     }
@@ -96,5 +101,9 @@ for (const card of document.querySelectorAll('.card')) {
       keep(first(at) === kept ? null : first(at));
     }
   });
-}
+  return { keep, refresh: () => light(kept) };
+};
 """
+"""Ties phrases and boxes of a card together; they may be replaced later, then `refresh`."""
+
+SCRIPT = LINKS_SCRIPT + "document.querySelectorAll('.card').forEach(linkUp);\n"
