@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kosmos2 import tasks
 from kosmos2.boxes import Box
 from kosmos2.grounding import markup
-from kosmos2.grounding.spans import GroundedText
+from kosmos2.grounding.spans import GroundedText, Phrase
 from kosmos2.tasks import Task
 from kosmos2.vocab.special import Tag
 from kosmos2.vocab.tokenizer import ImageSlot, Tokenizer
@@ -71,6 +71,15 @@ class Teacher:
         """Return the ids and the image mask of `<s> <image> ... </image>`."""
         return self._prefix.ids, self._prefix.image_mask
 
+    def prefix_behind(
+        self, example: tasks.Demonstration
+    ) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        """Return the ids and the image mask of a solved example with its picture, then `prefix`."""
+        query = tasks.Prompt(task=Task.MARKUP, segments=(ImageSlot(),))
+        prompt = tasks.few_shot([example], query, self.tokenizer.grid)
+        encoded = self.tokenizer.encode(prompt.segments, num_latents=self.num_latents)
+        return encoded.ids, encoded.image_mask
+
     def grounded_caption(self, caption: GroundedText) -> Lesson:
         """Return the published sequence: `<grounding>` and every word count (B.3 of the spec)."""
         ids = markup.tokens(caption, self.tokenizer)
@@ -89,6 +98,15 @@ class Teacher:
         """Return a referring expression and its boxes, in the order given."""
         prompt = self._prompt(tasks.find(phrase))
         return self._lesson(prompt, markup.object_ids(boxes, self.tokenizer))
+
+    def find_in_caption(self, caption: str, phrase: Phrase) -> Lesson:
+        """Return a phrase of a caption and its boxes, told the words before it."""
+        prompt = self._prompt(tasks.find_in_caption(caption, phrase.start, phrase.end))
+        return self._lesson(prompt, markup.object_ids(phrase.boxes, self.tokenizer))
+
+    def absent(self, phrase: str) -> Lesson:
+        """Return an expression of nothing in the picture: the end is its answer."""
+        return self._lesson(self._prompt(tasks.find(phrase)), ())
 
     def describe(self, box: Box, expression: str) -> Lesson:
         """Return `It <box> is` and the expression."""

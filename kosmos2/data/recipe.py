@@ -31,6 +31,12 @@ class SourceRecipe(Crowd):
     """Where the paths of pictures start, or a folder with tars of them; "": beside `path`."""
     max_lessons: int = 6
     """scenes: caption, phrases and questions behind one picture; 0 trains the tower alone."""
+    absent: float = 0.0
+    """scenes: how often a phrase is taught that the picture does not show, to be given no box."""
+    in_caption: float = 0.0
+    """scenes: how often a phrase of a caption is found, behind the words that come before it."""
+    behind_example: float = 0.0
+    """scenes: how often all this stands behind another picture with a solved example."""
     compat: Literal["ours", "paper"] = "ours"
     """paper: sequences exactly as the published loaders made them (tokens, cells, packing)."""
     square: Literal["squash", "crop"] = "squash"
@@ -59,7 +65,14 @@ class SourceRecipe(Crowd):
             raise ConfigError(f"sources: kind '{self.kind}' needs `path`, its file or folder")
         check_at_least("sources", self, 0, "weight", "max_lessons", "max_pictures")
         check_at_least("sources", self, 2, "block")
-        for name in ("min_score", "grounded_share", "flip"):
+        for name in (
+            "min_score",
+            "grounded_share",
+            "flip",
+            "absent",
+            "in_caption",
+            "behind_example",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"sources.{name} ({getattr(self, name)}) must lie in 0..1")
 

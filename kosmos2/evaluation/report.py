@@ -40,8 +40,9 @@ TITLES = {
     "find_mean_iou": "– mean IoU",
     "find_all_f1": "find a group: F1 of its boxes at IoU 0.5",
     "find_all_exact": "– all boxes right, none too many",
-    "caption_precision": "caption: precision of (noun, box), IoU 0.5",
-    "caption_recall": "caption: recall of (noun, box), IoU 0.5",
+    "caption_f1": "caption: F1 of (noun, box), IoU 0.5",
+    "caption_precision": "– precision of (noun, box), IoU 0.5",
+    "caption_recall": "– recall of (noun, box), IoU 0.5",
     "caption_noun_precision": "– precision of nouns, boxes aside",
     "caption_noun_recall": "– recall of nouns, boxes aside",
     "caption_noun_iou": "– mean IoU where the noun is right",
@@ -51,6 +52,7 @@ TITLES = {
     "ask_how_many": "ask: how many … are there?",
     "ask_what_color": "ask: what color is …?",
     "ask_is_there": "ask: is there a …?",
+    "shown_auroc": "is a phrase shown at all: AUROC of its probability",
     "score_right": "mean score of right boxes (find)",
     "score_wrong": "mean score of wrong boxes (find)",
     "score_auroc": "the score as a judge of IoU 0.5: AUROC",
@@ -61,6 +63,7 @@ NOT_A_PERCENTAGE = (
     "score_right",
     "score_wrong",
     "score_auroc",
+    "shown_auroc",
 )
 
 

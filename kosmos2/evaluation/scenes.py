@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from kosmos2.api import Kosmos2, Question, Reply, questions
+from kosmos2.api import Found, Kosmos2, Question, Reply, questions
 from kosmos2.boxes import Box
 from kosmos2.errors import BoxError, RecordError
 from kosmos2.evaluation.metrics import Thing
-from kosmos2.grounding.spans import GroundedText
+from kosmos2.grounding.spans import GroundedText, Phrase
 from kosmos2.scenes import Group, Scene, SceneMaker
 
 
@@ -35,11 +35,14 @@ class Kind(StrEnum):
     """Words that tell the thing from others of its noun in the picture."""
     FIND_ALL = "find_all"
     DESCRIBE = "describe"
+    SHOWN = "shown"
+    """Whether a phrase is of something in the picture; its answer is scored with how probable."""
     ASK_HOW_MANY = "ask_how_many"
     ASK_WHAT_COLOR = "ask_what_color"
     ASK_IS_THERE = "ask_is_there"
 
 
+WHOLE = Box(0.0, 0.0, 1.0, 1.0)
 FIND_ONE = (Kind.FIND_PLAIN, Kind.FIND_DETAILED, Kind.FIND_DISTINGUISHING)
 ASK = {
     Kind.ASK_HOW_MANY: "How many ",
@@ -126,7 +129,7 @@ class ModelExaminee:
             for case in own
         ]
         replies = iter(self.model.answer(asked))
-        return [[next(replies).grounded for _ in own] for own in cases]
+        return [[_told(case, next(replies)) for case in own] for own in cases]
 
     def _question(self, case: Case) -> Question[Reply]:
         tokenizer = self.model.tokenizer
@@ -135,9 +138,20 @@ class ModelExaminee:
                 return questions.caption()
             case Kind.DESCRIBE:
                 return questions.describe(case.things[0].box, tokenizer.grid)
+            case Kind.SHOWN:
+                return questions.find_or_absent(case.asked, tokenizer.vocabulary)
             case kind if kind in ASK:
                 return questions.ask(case.asked)
         return questions.find(case.asked, tokenizer.vocabulary)
+
+
+def _told(case: Case, reply: Reply) -> GroundedText:
+    """Return the answer. Whether a phrase is shown at all is told of the whole picture, scored."""
+    if case.kind is not Kind.SHOWN:
+        return reply.grounded
+    assert isinstance(reply, Found) and reply.absent is not None
+    shown = Phrase(start=0, end=len(case.asked), boxes=(WHOLE,), scores=(1 - reply.absent,))
+    return GroundedText(text=case.asked, phrases=(shown,))
 
 
 def examine(
@@ -165,7 +179,7 @@ def cases_of(scene: Scene) -> list[Case]:
         cases.append(
             Case(scene=scene.id, kind=Kind.DESCRIBE, things=(described,), answer=group.noun)
         )
-    return [*cases, *_asks(scene, rng)]
+    return [*cases, *_asks(scene, rng), *_shown(scene, rng)]
 
 
 def _things(group: Group) -> list[Thing]:
@@ -195,6 +209,15 @@ def _finds(scene: Scene, group: Group, rng: random.Random) -> Iterator[Case]:
             asked=chosen.expression,
             things=(thing,),
         )
+
+
+def _shown(scene: Scene, rng: random.Random) -> Iterator[Case]:
+    """Yield a phrase of something in the picture, and one of something that is not."""
+    for phrase in scene.absent[:1]:
+        group = rng.choice(scene.groups)
+        there = tuple(_things(group))
+        yield Case(scene=scene.id, kind=Kind.SHOWN, asked=group.expressions[0], things=there)
+        yield Case(scene=scene.id, kind=Kind.SHOWN, asked=phrase)
 
 
 def _kind_of(phrase: str, group: Group, scene: Scene) -> Kind:

@@ -13,12 +13,11 @@ from functools import cache
 
 from kosmos2.boxes import Box, iou
 from kosmos2.evaluation.metrics import IOU, Number, Part, Thing, auroc, match, mean, share
-from kosmos2.evaluation.scenes import ASK, FIND_ONE, Answered, Case, Kind
+from kosmos2.evaluation.scenes import ASK, FIND_ONE, WHOLE, Answered, Case, Kind
 from kosmos2.grounding.spans import GroundedText, Phrase
 from kosmos2.scenes.compose import COLOURS
 from kosmos2.scenes.nouns import all_nouns, article
 
-WHOLE = Box(0.0, 0.0, 1.0, 1.0)
 CENTRE = Box(0.25, 0.25, 0.75, 0.75)
 BASELINES = {"whole_image": WHOLE, "centre_box": CENTRE}
 """Name → the one box of all answers; their words are the split's most frequent ones."""
@@ -63,6 +62,7 @@ def measure(answered: Sequence[Answered]) -> dict[str, Number]:
         ("find_all", by_kind[Kind.FIND_ALL], _groups),
         ("caption", by_kind[Kind.CAPTION], _captions),
         ("score", found, _scores),
+        ("shown", by_kind[Kind.SHOWN], _shown),
     ):
         if answers:
             numbers |= {f"{name}_{key}": number for key, number in measured(answers).items()}
@@ -100,6 +100,11 @@ def verdict(answer: Answered) -> Verdict:
     if case.kind is Kind.DESCRIBE:
         right = head_noun(answer.predicted.text) == case.things[0].noun
         return Verdict(right=right, overlap=None, score=None)
+
+    if case.kind is Kind.SHOWN:
+        probability = _probability(answer)
+        right = (probability >= 0.5) == bool(case.things)
+        return Verdict(right=right, overlap=None, score=probability)
 
     predicted = things_of(answer)
     if case.kind in FIND_ONE:
@@ -196,6 +201,7 @@ def _captions(answers: Sequence[Answered]) -> dict[str, Number]:
         return float(len(answer.case.things))
 
     measured: dict[str, Parts] = {
+        "f1": lambda answer: (2 * pairs(answer, IOU), predicted(answer) + true(answer)),
         "precision": lambda answer: (pairs(answer, IOU), predicted(answer)),
         "recall": lambda answer: (pairs(answer, IOU), true(answer)),
         "noun_precision": lambda answer: (pairs(answer, 0.0), predicted(answer)),
@@ -239,6 +245,21 @@ def _scores(answers: Sequence[Answered]) -> dict[str, Number]:
         scenes, right, scores = zip(*scored, strict=True)
         numbers["auroc"] = auroc(scores, right, scenes)
     return numbers
+
+
+def _shown(answers: Sequence[Answered]) -> dict[str, Number]:
+    """Return how well the probability tells phrases of what is there from others."""
+    there = [bool(answer.case.things) for answer in answers]
+    if all(there) or not any(there):
+        return {}
+    scenes = [answer.case.scene for answer in answers]
+    return {"auroc": auroc([_probability(answer) for answer in answers], there, scenes)}
+
+
+def _probability(answer: Answered) -> float:
+    """Return how probable it is that the phrase asked for is shown; sure where it is not said."""
+    phrases = answer.predicted.phrases
+    return phrases[0].scores[0] if phrases and phrases[0].scores else float(bool(phrases))
 
 
 def _parts(answers: Sequence[Answered], parts: Parts) -> list[Part]:

@@ -1,6 +1,6 @@
 """Say what a scene shows: captions with spans, expressions, questions. Says only what is true."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -15,6 +15,7 @@ from kosmos2.scenes.splits import Combination, relation_combination
 
 Permits = Callable[[Combination], bool]
 _CLEARLY_APART = 0.08
+_ANYWHERE = Box(0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +218,26 @@ def questions(
             other = item.second.the(*_telling_adjectives(item.second, groups))
             found.append(Question(f"What is {item.words} {other}?", item.first.chunk()))
     return tuple(dict.fromkeys(found))  # twins would be asked for twice
+
+
+def absent(
+    nouns: Sequence[Noun], colours: Collection[str], permits: Permits, rng: Generator
+) -> tuple[str, ...]:
+    """Return one phrase for each noun, worded as `expressions` words things that are shown."""
+    found = []
+    for noun in nouns:
+        fitting = [each for each in colours if permits(("colour", noun.singular, each))]
+        colour = None
+        if noun.recolourable and fitting and rng.random() < 0.5:
+            colour = fitting[int(rng.integers(len(fitting)))]
+        wording = int(rng.integers(3))
+        if wording < 2:
+            named = Described(noun, colour, None, boxes=(_ANYWHERE,))
+            found.append(named.chunk() if wording else named.the(colour))
+            continue
+        count = 2 if permits(("count", noun.singular, "2")) else 1
+        found.append(Described(noun, colour, None, boxes=(_ANYWHERE,) * count).chunk())
+    return tuple(found)
 
 
 def _combination(item: Relation) -> Combination:

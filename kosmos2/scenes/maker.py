@@ -8,7 +8,7 @@ from numpy.random import PCG64, Generator, SeedSequence
 from kosmos2.boxes import Box
 from kosmos2.errors import SceneError
 from kosmos2.scenes import backgrounds, language
-from kosmos2.scenes.compose import Drawn, draw_groups, paint, plan_groups
+from kosmos2.scenes.compose import COLOURS, Drawn, draw_groups, paint, plan_groups
 from kosmos2.scenes.gallery import Pixels, Sprites
 from kosmos2.scenes.language import Described
 from kosmos2.scenes.nouns import Noun, find_nouns
@@ -69,6 +69,8 @@ class SceneMaker:
             groups=tuple(map(_group, groups, phrases)),
             referring=language.referring(groups, phrases),
             questions=language.questions(groups, known, self._absent(groups, rng), self._permits),
+            # Last, so that whatever is drawn before stays what it was.
+            absent=language.absent(self._absent(groups, rng), COLOURS, self._permits, rng),
         )
 
     def _permits(self, combination: Combination) -> bool:

@@ -52,6 +52,8 @@ class Scene:
     """Largest total area first."""
     referring: tuple[Referring, ...]
     questions: tuple[Question, ...]
+    absent: tuple[str, ...]
+    """Phrases of things that the picture does not show."""
 
     def record(self) -> GroundedRecord:
         """Return the scene in GRIT form: one entry per box, spans of chunks and expressions."""

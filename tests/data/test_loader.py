@@ -195,7 +195,7 @@ def test_scenes_records_and_text_leave_little_padding(
         SourceRecipe(kind="records", path=str(write_lines(tmp_path / "r.jsonl", rows))),
         SourceRecipe(kind="text", path=str(write_lines(tmp_path / "t.jsonl", texts)), block=128),
     ]
-    live = SceneSource(maker, teacher, max_lessons=6, patches_per_side=4)
+    live = SceneSource(maker, teacher, SourceRecipe(kind="scenes"), patches_per_side=4)
     mixed = [live, *(open_source(each, reader, seed=1) for each in files)]
     mix = Mixture([0.5, 0.3, 0.2], batch_size=96, seed=1, first=0, stop=2)
     loading = Loading(workers=0, multiple=8, max_tokens=1024)

@@ -12,6 +12,7 @@ from kosmos2.data.collate import Row, pack
 from kosmos2.data.ledger import Rejected
 from kosmos2.data.lessons import Lesson, Teacher
 from kosmos2.data.patches import unknown
+from kosmos2.data.recipe import SourceRecipe
 from kosmos2.data.sources import SceneSource, Shuffled
 from kosmos2.scenes.maker import SceneMaker
 from kosmos2.vocab.special import Tag
@@ -25,7 +26,8 @@ def teacher(tiny_tokenizer: Tokenizer) -> Teacher:
 
 def scene_source(teacher: Teacher, *, max_lessons: int = 8, **changes: object) -> SceneSource:
     maker = SceneMaker(recipe(**changes), shapes())
-    return SceneSource(maker, teacher, max_lessons=max_lessons, patches_per_side=4)
+    source = SourceRecipe(kind="scenes", max_lessons=max_lessons)
+    return SceneSource(maker, teacher, source, patches_per_side=4)
 
 
 def assert_equal(one: Row, other: Row) -> None:
@@ -143,3 +145,65 @@ def test_only_captions_with_boxes_are_announced(teacher: Teacher) -> None:
         kinds.add(is_grounded)
         assert (grounding in row.targets or grounding in row.ids) == is_grounded
     assert kinds == {True, False}
+
+
+def with_doubts(teacher: Teacher, **shares: float) -> SceneSource:
+    maker = SceneMaker(recipe(), shapes())
+    asked = dataclasses.replace(SourceRecipe(kind="scenes", max_lessons=30), **shares)  # type: ignore[arg-type]
+    return SceneSource(maker, teacher, asked, patches_per_side=4)
+
+
+def test_a_phrase_that_the_picture_does_not_show_is_answered_by_the_end(teacher: Teacher) -> None:
+    ours = with_doubts(teacher, absent=1.0)
+    taught = 0
+    for index in range(12):
+        scene, row = ours.maker.scene(index), ours.row(index)
+        shown = {group.noun for group in scene.groups}
+        assert not any(noun in phrase for noun in shown for phrase in scene.absent)
+        ends = answers(row, teacher).count("")
+        assert ends == len(scene.absent[:1])
+        taught += ends
+    assert taught
+
+
+def test_a_phrase_of_a_caption_is_found_behind_the_words_before_it(teacher: Teacher) -> None:
+    plain, ours = with_doubts(teacher), with_doubts(teacher, in_caption=1.0)
+    for index in range(8):
+        scene, row = ours.maker.scene(index), ours.row(index)
+        captions = (scene.brief, scene.detailed)
+        fitting = [
+            teacher.find_in_caption(caption.text, phrase)
+            for caption in captions
+            for phrase in caption.phrases
+        ]
+        added = [lesson for lesson in fitting if holds(row, lesson)]
+        usual = len(answers(plain.row(index), teacher))
+        assert added and len(answers(row, teacher)) == min(30, usual + 1)
+
+
+def holds(row: Row, lesson: Lesson) -> bool:
+    """Whether the lesson's tokens stand in the row one behind the other."""
+    ids = [*lesson.prompt, *lesson.answer[:-1]]
+    return any(row.ids[n : n + len(ids)] == ids for n in range(len(row.ids)))
+
+
+def test_behind_an_example_a_row_shows_two_pictures_and_learns_of_the_last(
+    teacher: Teacher,
+) -> None:
+    alone, ours = with_doubts(teacher), with_doubts(teacher, behind_example=1.0)
+    for index in range(6):
+        one, both = alone.row(index), ours.row(index)
+        assert both.pixels_ICYX.shape[0] == both.noun_IP.shape[0] == 2
+        assert np.array_equal(both.pixels_ICYX[1].numpy(), one.pixels_ICYX[0].numpy())
+        assert not np.array_equal(both.pixels_ICYX[0].numpy(), one.pixels_ICYX[0].numpy())
+        assert sum(both.image_mask) == 2 * teacher.num_latents
+        assert both.targets == one.targets
+        assert min(both.sources) == len(both.ids) - len(one.ids) + min(one.sources)
+
+
+def test_shares_of_nothing_draw_nothing(teacher: Teacher) -> None:
+    for index in range(4):
+        assert_equal(
+            with_doubts(teacher).row(index),
+            with_doubts(teacher, absent=0.0, in_caption=0.0, behind_example=0.0).row(index),
+        )

@@ -89,6 +89,8 @@ def test_who_answers_the_truth_gets_full_marks_everywhere(known: list[Answered])
 def test_who_says_nothing_gets_nothing(maker: SceneMaker) -> None:
     examined = examine(maker, COUNT, Silent(), at_a_time=COUNT)
     numbers = measure([answer for one in examined for answer in one.answers])
+    told_apart = numbers.pop("shown_auroc")
+    assert told_apart.value == 0.5
     assert {number.value for number in numbers.values()} == {0.0}
     assert numbers.keys() >= {"find", "find_all_f1", "caption_precision", "describe", *ASK}
 
