@@ -17,7 +17,7 @@ from kosmos2.errors import RequestError
 
 if TYPE_CHECKING:
     from kosmos2.evaluation.asking import Answerer, Share
-    from kosmos2.evaluation.benchmark import Benchmark, Data, Problem
+    from kosmos2.evaluation.benchmark import Benchmark, Data, Form, Problem
     from kosmos2.evaluation.predictions import Setting
 
 NAMES = {
@@ -27,6 +27,9 @@ NAMES = {
     "flickr30k": "Find the phrases of captions: Flickr30k Entities (val, test).",
     "refcocog-reg": "Say what is in a box so that it is told from others: RefCOCOg (val, test).",
     "flickr30k-captions": "Say what a picture shows: Flickr30k, Karpathy's split (test).",
+    "seed-bench": "Choose one of four answers: SEED-Bench, questions about pictures (image).",
+    "pope": "Is there such a thing? Yes or no: POPE (random, popular, adversarial).",
+    "absent": "Find things that may not be there: questions of POPE, told apart by the score.",
 }
 """Of the benchmarks that have files of their own; the same as in the registry."""
 DEFAULTS = ("batch_size=32", "max_new_tokens=128")
@@ -37,6 +40,8 @@ WORST = 40
 class AnswerForm(StrEnum):
     FREE = "free"
     BOXES = "boxes"
+    ABSENT = "absent"
+    CHOICE = "choice"
 
 
 DataOption = Annotated[
@@ -96,13 +101,15 @@ def _command(name: str) -> Callable[..., None]:
             str, typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts, from 1.")
         ] = "1/1",
         answer: Annotated[
-            AnswerForm,
+            AnswerForm | None,
             typer.Option(
                 "--answer",
                 help="free: the model writes what it likes, as in the paper; boxes: boxes alone, "
-                "which is faster.",
+                "which is faster; absent: boxes or none; choice: one of several, weighed. Without "
+                "it, as was published.",
+                show_default=False,
             ),
-        ] = AnswerForm.FREE,
+        ] = None,
         own_data: OwnDataOption = False,
         fresh: Annotated[
             bool, typer.Option("--fresh", help="Throw away the predictions of an earlier run.")
@@ -117,8 +124,8 @@ def _command(name: str) -> Callable[..., None]:
         folder = out or Path("eval") / f"{name}-{split}"
         settings = (*DEFAULTS, *asked.benchmark.decoding, *(overrides or ()))
         choice = ModelChoice(model, device, dtype, settings)
-        share = _share(shard)
-        _answer(asked, choice, answer, share, folder, split=split, fresh=fresh)
+        share, form = _share(shard), _form(asked.benchmark, answer)
+        _answer(asked, choice, form, share, folder, split=split, fresh=fresh)
         if share[1] > 1:
             say(f"score all {share[1]} parts with: kosmos2 eval score {folder} --data {data}")
             return
@@ -188,7 +195,7 @@ def _share(text: str) -> "Share":
 def _answer(
     asked: _Asked,
     choice: ModelChoice,
-    form: AnswerForm,
+    form: "Form",
     share: "Share",
     folder: Path,
     *,
@@ -197,11 +204,8 @@ def _answer(
 ) -> None:
     """Answer what is not answered yet, and write it as it comes."""
     from kosmos2.evaluation.asking import AT_A_TIME, ask, part_of, pictures_of
-    from kosmos2.evaluation.benchmark import Kind
     from kosmos2.evaluation.predictions import Writer, file_name
 
-    if asked.benchmark.kind is Kind.WORDS and form is AnswerForm.BOXES:
-        raise RequestError(f"{asked.benchmark.name} asks for words, --answer boxes gives none")
     own = part_of(asked.problems, share)
     pictures = pictures_of(asked.data, own)
     file = folder / file_name(*share)
@@ -213,7 +217,12 @@ def _answer(
         note(f"going on: {len(own) - len(left):,} of {len(own):,} are answered in {file}")
     done = len(own) - len(left)
     at_a_time = AT_A_TIME * choice.decoding().batch_size
-    answers = ask(left, pictures, lambda: _load(asked.benchmark, choice, form), at_a_time=at_a_time)
+    answers = ask(
+        left,
+        pictures,
+        lambda: _load(asked.benchmark, choice, form, pictures),
+        at_a_time=at_a_time,
+    )
     with bar(asked.benchmark.name, len(own), done=done) as progress:
         for predictions in answers:
             writer.write(predictions)
@@ -222,15 +231,31 @@ def _answer(
     say(f"{done:,} questions about {len(pictures):,} pictures answered: {file}")
 
 
-def _load(benchmark: "Benchmark", choice: ModelChoice, form: AnswerForm) -> "Answerer":
-    from kosmos2.evaluation.asking import Form, ModelAnswerer
+def _form(benchmark: "Benchmark", wanted: AnswerForm | None) -> "Form":
+    """Return what answers look like: what is wanted of them, or what was published."""
+    from kosmos2.evaluation.benchmark import Form
 
-    return ModelAnswerer(choice.load(), benchmark, Form(form))
+    form = benchmark.forms[0] if wanted is None else Form(wanted)
+    if form not in benchmark.forms:
+        raise RequestError(
+            f"{benchmark.name} takes --answer {' or '.join(benchmark.forms)}, got {form}"
+        )
+    return form
 
 
-def _setting(
-    benchmark: "Benchmark", choice: ModelChoice, form: AnswerForm, split: str
-) -> "Setting":
+def _load(
+    benchmark: "Benchmark", choice: ModelChoice, form: "Form", pictures: dict[str, Path]
+) -> "Answerer":
+    from kosmos2.evaluation.asking import ModelAnswerer
+    from kosmos2.evaluation.benchmark import Form
+    from kosmos2.evaluation.weighing import Weigher
+
+    if form is Form.CHOICE:
+        return Weigher(choice.load(), benchmark, pictures)
+    return ModelAnswerer(choice.load(), benchmark, form)
+
+
+def _setting(benchmark: "Benchmark", choice: ModelChoice, form: "Form", split: str) -> "Setting":
     import kosmos2
     from kosmos2.evaluation.predictions import Setting
     from kosmos2.weights.pretrained import resolve, weights_hash

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from kosmos2.api import Kosmos2, Question, Reply
+from kosmos2.api import Kosmos2, Question, Reply, questions
 from kosmos2.api.questions import Heard
+from kosmos2.api.replies import Found
 from kosmos2.engine import BoxConstraint
 from kosmos2.errors import RecordError, RequestError
 from kosmos2.evaluation.benchmark import (
     Benchmark,
     Data,
+    Form,
     Prediction,
     Problem,
     find_picture,
@@ -26,17 +28,11 @@ from kosmos2.tasks import Prompt
 AT_A_TIME = 4
 """Batches of pictures whose questions are answered together and then written."""
 
+_LEAST = 1e-300
+"""In place of a probability of 0, whose logarithm no file can hold."""
+
 Share = tuple[int, int]
 """(i, n): the i-th of n parts, from 1."""
-
-
-class Form(StrEnum):
-    """What an answer may look like."""
-
-    FREE = "free"
-    """Whatever the model writes, to its own end: as in the paper."""
-    BOXES = "boxes"
-    """Boxes and nothing else, at least one."""
 
 
 class Answerer(Protocol):
@@ -78,6 +74,8 @@ class ModelAnswerer:
         ]
 
     def _question(self, prompt: Prompt) -> Question[Reply]:
+        if self.form is Form.ABSENT:
+            return questions.find_or_absent(prompt.subject, self.model.tokenizer.vocabulary)
         form = None
         if self.form is Form.BOXES:
             form = BoxConstraint(vocabulary=self.model.tokenizer.vocabulary)
@@ -91,7 +89,9 @@ class ModelAnswerer:
 
 def pictures_of(data: Data, problems: Sequence[Problem]) -> dict[str, Path]:
     """Return the file of every picture that is asked about; all of them must be there."""
-    names = dict.fromkeys(problem.picture for problem in problems)
+    names = dict.fromkeys(
+        name for problem in problems for name in (*problem.others, problem.picture)
+    )
     found = {name: find_picture(name, data.folders) for name in names}
     if missing := [name for name, path in found.items() if path is None]:
         raise RecordError(
@@ -144,6 +144,15 @@ def _prediction(problem: Problem, prompt: Prompt, reply: Reply) -> Prediction:
         boxes=tuple(box for phrase in reply.phrases for box in phrase.boxes),
         scores=tuple(score for phrase in reply.phrases for score in phrase.scores),
         text=reply.text,
+        logprobs=_presence(reply),
         malformed=tuple(fault.reason for fault in reply.grounded.malformed),
         stop=str(reply.stop),
     )
+
+
+def _presence(reply: Reply) -> tuple[float, ...]:
+    """Return how probable it is that what is looked for is there, and that it is not, if asked."""
+    absent = reply.absent if isinstance(reply, Found) else None
+    if absent is None:
+        return ()
+    return math.log(max(1 - absent, _LEAST)), math.log(max(absent, _LEAST))

@@ -14,6 +14,7 @@ from pathlib import Path
 from kosmos2 import tasks
 from kosmos2.boxes import Box
 from kosmos2.errors import RecordError, RequestError
+from kosmos2.evaluation.metrics import Number
 from kosmos2.grounding.markup import read_symbols
 from kosmos2.grounding.spans import GroundedText, Phrase
 from kosmos2.tasks import Prompt
@@ -29,7 +30,8 @@ class Problem:
     """A question about a picture, and its truth.
 
     To find: the words [start, end) of a text; the truth is all their boxes. To say: what is in the
-    only box, or in the picture; the truth is what people said of it.
+    only box, or in the picture; the truth is what people said of it. To choose: one of several
+    answers to the question that is the text; one of them is true.
     """
 
     id: str
@@ -50,6 +52,11 @@ class Problem:
     """Other things of the same noun in the picture; None where the annotations do not tell."""
     said_again: bool = False
     """Whether the same words stand at another place of the text."""
+    choices: tuple[str, ...] = ()
+    correct: int = 0
+    """Which of the choices is true, from 0."""
+    others: tuple[str, ...] = ()
+    """Further pictures that its prompts show, as names of files; see `Option`."""
 
     @property
     def phrase(self) -> str:
@@ -85,6 +92,8 @@ class Prediction:
     """One for each box, 0..1; () where they are not known."""
     text: str = ""
     """The answer in words, where words are asked for."""
+    logprobs: tuple[float, ...] = ()
+    """How probable each choice is, where one is chosen: the mean of its tokens' logarithms."""
     malformed: tuple[str, ...] = ()
     """Why parts of the answer are no boxes."""
     stop: str = ""
@@ -105,6 +114,22 @@ class Kind(StrEnum):
 
     BOXES = "boxes"
     WORDS = "words"
+    """Free ones, compared with what people said."""
+    ANSWER = "answer"
+    """One that is right or wrong."""
+
+
+class Form(StrEnum):
+    """What an answer may look like."""
+
+    FREE = "free"
+    """Whatever the model writes, to its own end: as in the paper."""
+    BOXES = "boxes"
+    """Boxes and nothing else, at least one."""
+    ABSENT = "absent"
+    """Boxes and nothing else, or none, with the probability of none."""
+    CHOICE = "choice"
+    """Nothing is written, each choice is weighed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +138,27 @@ class Judgement:
     """One answer after the other, all with the same metrics."""
     whole: Mapping[str, float] = field(default_factory=dict)
     """Metrics that are no mean over answers → their value over all."""
+    numbers: Mapping[str, Number] = field(default_factory=dict)
+    """Metrics that bring their own interval, such as a precision; slices are judged anew."""
 
 
 def one_by_one(judge: Callable[[Problem, Prediction], Judged], pairs: Sequence[Pair]) -> Judgement:
     """Return answers judged, none of which depends on the others."""
     return Judgement(tuple(judge(problem, prediction) for problem, prediction in pairs))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One of several texts behind a prompt, to be weighed: the most probable one is the answer."""
+
+    prompt: Prompt
+    pictures: tuple[str, ...]
+    """Names of the files that fill the places of the prompt, in their order."""
+    continuation: str
+
+
+Options = Callable[[Problem, LocationGrid], tuple[Option, ...]]
+"""A question → one option for each of its choices."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +177,10 @@ class Benchmark:
     """Metric → its name for people; by the first one the worst answers are told."""
     decoding: tuple[str, ...] = ()
     """How the published answers were made, as `--set` says it, where that is not greedily."""
+    forms: tuple[Form, ...] = (Form.FREE,)
+    """What answers may look like, that of the published ones first."""
+    options: Options | None = None
+    """What is weighed where choices are: each by its mean log-probability."""
     protocol: str
     differences: tuple[str, ...]
     """Where it departs from the published evaluation, whatever the settings."""

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kosmos2.evaluation.metrics import Number
 
@@ -27,6 +28,10 @@ class Bootstrap:
             self.pictures, np.full(self.pictures, 1 / self.pictures), size=RESAMPLES
         )
         self._weights = drawn.astype(np.float64)
+
+    def of_questions(self) -> NDArray[np.float64]:
+        """Return how often each question is drawn: one row for each of the resamples."""
+        return self._weights[:, self._picture]
 
     def means(
         self, columns: Mapping[str, Sequence[float]], places: Sequence[int]

@@ -32,6 +32,7 @@ from kosmos2.evaluation.annotations import box_of_corners, field, read_json, sid
 from kosmos2.evaluation.benchmark import (
     Benchmark,
     Data,
+    Form,
     Kind,
     Problem,
     one_by_one,
@@ -87,6 +88,7 @@ def phrase_grounding() -> Benchmark:
         parse=parse_found,
         judge=partial(one_by_one, judge_recall),
         titles=RECALL_TITLES,
+        forms=(Form.FREE, Form.BOXES),
         protocol="prompt <grounding>WORDS BEFORE<phrase> PHRASE</phrase>, earlier phrases without "
         "tags and later words not given; a phrase counts as found at rank k where one of the first "
         "k boxes that are written for it overlaps a true one with an IoU of at least 0.5. "

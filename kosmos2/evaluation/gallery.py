@@ -58,23 +58,37 @@ def gallery(scored: Scored, count: int, folders: Sequence[Path]) -> str:
 def _explained(scored: Scored, shown: int) -> str:
     of, model = f"among {len(scored.pairs):,} answers", scored.setting.model
     metric = scored.benchmark.titles[scored.benchmark.headline]
-    if scored.benchmark.kind is Kind.WORDS:
+    kind = scored.benchmark.kind
+    if kind is Kind.WORDS:
         return f"The {shown:,} of the lowest {metric} {of} of {model}, beside what people said."
     wrong = sum(not judged[scored.benchmark.headline] for judged in scored.judged)
-    return (
+    told = (
         f"{shown:,} of {wrong:,} errors {of} of {model} ({metric}): those that it was surest of "
-        f"come first. Point at the phrase for the boxes that were found, at “{TRUTH}” for the true "
-        "ones."
+        "come first."
+    )
+    if kind is Kind.ANSWER:
+        return told
+    return (
+        f"{told} Point at the phrase for the boxes that were found, at “{TRUTH}” for the true ones."
     )
 
 
 def _badness(pair: Pair) -> tuple[float, float, str]:
     problem, prediction = pair
     score = prediction.scores[0] if prediction.scores else 0.0
+    if prediction.logprobs and problem.choices:
+        score = max(prediction.logprobs) - prediction.logprobs[problem.correct]
     return (-score, best_overlap(prediction.boxes[:1], problem.boxes), problem.id)
 
 
 def _item(problem: Problem, prediction: Prediction, folders: Sequence[Path]) -> PageItem:
+    if problem.choices or (problem.references and problem.text):
+        return PageItem(
+            name=f"{problem.id} · {problem.picture}",
+            image=_picture(problem, folders),
+            grounded=_answered(problem, prediction),
+            note=_weights(problem, prediction),
+        )
     if problem.references:
         return PageItem(
             name=f"{problem.id} · {problem.picture}",
@@ -99,6 +113,29 @@ def _said(problem: Problem, prediction: Prediction) -> GroundedText:
     if not problem.boxes:
         return GroundedText(text=text)
     return GroundedText(text=text, phrases=(Phrase(start=0, end=len(answer), boxes=problem.boxes),))
+
+
+def _answered(problem: Problem, prediction: Prediction) -> GroundedText:
+    """Return the question, the answer and the true one; boxes that were found lie on the question.
+
+    Where boxes were looked for, the question is the phrase, and the truth whether it is there.
+    """
+    truth = problem.choices[problem.correct] if problem.choices else problem.references[0]
+    said = "" if prediction.boxes else f" {prediction.text or '(nothing)'}"
+    text = f"{problem.text}{said}  –  {TRUTH}: {truth}"
+    if not prediction.boxes:
+        return GroundedText(text=text)
+    boxes, scores = prediction.boxes[:_FOUND], prediction.scores[:_FOUND]
+    phrase = Phrase(start=0, end=len(problem.text), boxes=boxes, scores=scores)
+    return GroundedText(text=text, phrases=(phrase,))
+
+
+def _weights(problem: Problem, prediction: Prediction) -> str:
+    """Return the mean log-probability of each choice, or the score of the first box."""
+    if problem.choices:
+        pairs = zip(problem.choices, prediction.logprobs, strict=False)
+        return "; ".join(f"{choice} {weight:.2f}" for choice, weight in pairs)
+    return f"score {prediction.scores[0]:.2f}" if prediction.scores else ""
 
 
 def _both(problem: Problem, prediction: Prediction) -> GroundedText:

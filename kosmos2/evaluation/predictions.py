@@ -5,8 +5,8 @@
      "decoding": {"max_new_tokens": 128, ...}, "code": "kosmos2 0.1.0",
      "id": "816", "prompt": "<grounding><phrase> the lady</phrase>",
      "answer": "<object><patch_index_0044><patch_index_0863></object>",
-     "boxes": [[0.39, 0.05, 0.98, 0.83]], "scores": [0.9], "text": "the lady", "malformed": [],
-     "stop": "eos"}
+     "boxes": [[0.39, 0.05, 0.98, 0.83]], "scores": [0.9], "text": "the lady", "logprobs": [],
+     "malformed": [], "stop": "eos"}
 
 A line is one write, so a killed run leaves at most one torn line, which the next run cuts off.
 """
@@ -53,7 +53,8 @@ class Setting:
     bins: int
     """Columns of the grid of location tokens, of which boxes in prompts are made."""
     answer_form: str
-    """free: the model writes what it likes, as in the paper; boxes: boxes and nothing else."""
+    """free: the model writes what it likes, as in the paper; boxes: boxes and nothing else;
+    choice: nothing is written, each choice is weighed."""
     decoding: Mapping[str, Any]
     code: str
 
@@ -173,6 +174,7 @@ def _row(prediction: Prediction) -> dict[str, Any]:
         "boxes": [list(box.corners) for box in prediction.boxes],
         "scores": list(prediction.scores),
         "text": prediction.text,
+        "logprobs": list(prediction.logprobs),
         "malformed": list(prediction.malformed),
         "stop": prediction.stop,
     }
@@ -206,6 +208,7 @@ def _parse(line: str, where: str) -> tuple[Setting, Prediction]:
             boxes=tuple(Box(*corners) for corners in row["boxes"]),
             scores=tuple(float(score) for score in row["scores"]),
             text=row["text"],
+            logprobs=tuple(float(each) for each in row.get("logprobs", ())),
             malformed=tuple(row["malformed"]),
             stop=row["stop"],
         )

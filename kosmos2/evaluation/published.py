@@ -30,7 +30,7 @@ def published(benchmark: str, split: str) -> tuple[Published, ...]:
     """Return what is published for a split, in the order of the paper's tables."""
     if benchmark == "refcocog-reg":
         return _REG if split in ("val", "test") else ()
-    tables = {"flickr30k": _FLICKR, "flickr30k-captions": _CAPTIONS}
+    tables = {"flickr30k": _FLICKR, "flickr30k-captions": _CAPTIONS, "seed-bench": _SEED}
     if benchmark in tables:
         return tables[benchmark].get(split, ())
     return tuple(_rec(benchmark, split))
@@ -174,5 +174,17 @@ _CAPTIONS: Mapping[str, tuple[Published, ...]] = {
         _caption("Kosmos-2", 66.7, f"{KOSMOS2}, table 5", "no instruction tuning"),
         _caption("Kosmos-1", 67.1, "README of the original repository"),
         _caption("Kosmos-2", 80.5, "README of the original repository", "instruction-tuned"),
+    )
+}
+
+_SEED: Mapping[str, tuple[Published, ...]] = {
+    "image": (
+        Published(
+            model="Kosmos-2",
+            source="leaderboard of SEED-Bench",
+            trained_on_it=False,
+            numbers={"accuracy": 50.0},
+            note="pictures and videos together, told at second hand; here pictures alone",
+        ),
     )
 }

@@ -25,6 +25,7 @@ from kosmos2.evaluation.annotations import box_of_xywh, field, read_json, side
 from kosmos2.evaluation.benchmark import (
     Benchmark,
     Data,
+    Form,
     Kind,
     Problem,
     one_by_one,
@@ -68,6 +69,7 @@ def rec(name: str) -> Benchmark:
         parse=parse_found,
         judge=partial(one_by_one, judge_rec),
         titles=REC_TITLES,
+        forms=(Form.FREE, Form.BOXES),
         protocol="prompt <grounding><phrase> EXPRESSION</phrase>; an expression counts as found "
         "where the first box that is written for it overlaps the true one with an IoU of at least "
         "0.5; no box is a miss",

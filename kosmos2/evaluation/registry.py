@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kosmos2.errors import RequestError
-from kosmos2.evaluation import captions, flickr, refcoco
+from kosmos2.evaluation import absent, captions, flickr, pope, refcoco, seedbench
 from kosmos2.evaluation.benchmark import Benchmark
 
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -15,6 +15,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         flickr.phrase_grounding(),
         captions.expression_generation(),
         captions.captioning(),
+        seedbench.seed_bench(),
+        pope.pope(),
+        absent.absent_phrases(),
     )
 }
 

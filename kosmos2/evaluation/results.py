@@ -54,6 +54,15 @@ def score(benchmark: Benchmark, data: Data, problems: Sequence[Problem], run: Ru
     asked = [problem for problem, _ in pairs]
     bootstrap = Bootstrap([problem.picture for problem in asked])
     split = run.setting.split
+
+    def of_slice(places: Sequence[int]) -> Mapping[str, Number]:
+        numbers = bootstrap.means(columns, places)
+        if judgement.numbers:
+            numbers |= benchmark.judge([pairs[place] for place in places]).numbers
+        return numbers
+
+    whole = _with_whole(bootstrap.means(columns, range(len(asked))), judgement.whole)
+    whole |= judgement.numbers
     return Scored(
         benchmark=benchmark,
         setting=run.setting,
@@ -61,9 +70,9 @@ def score(benchmark: Benchmark, data: Data, problems: Sequence[Problem], run: Ru
         whole=sum(problem.sentences for problem in asked) == benchmark.splits.get(split),
         pairs=tuple(pairs),
         judged=judged,
-        numbers=_with_whole(bootstrap.means(columns, range(len(asked))), judgement.whole),
+        numbers={name: whole[name] for name in benchmark.titles if name in whole},
         slices={
-            name: {label: bootstrap.means(columns, places) for label, places in labels.items()}
+            name: {label: of_slice(places) for label, places in labels.items()}
             for name, labels in slices_of(asked).items()
         },
         peers=published(benchmark.name, split),
@@ -98,18 +107,20 @@ def differences(scored: Scored) -> list[str]:
         )
     if scored.benchmark.kind is Kind.WORDS and "meteor" not in scored.numbers:
         told.append("METEOR was not counted: its official scorer needs Java, which is not here")
-    if setting.answer_form != "free":
+    if setting.answer_form == "boxes":
         told.append(
             "answers are boxes and nothing else, at least one; in the paper the model writes on, "
             "and may write no box"
         )
+    if setting.dtype != "fp32":
+        told.append(f"computed in {setting.dtype}, the original in fp32 (--dtype fp32)")
+    if setting.answer_form == "choice":
+        return told
     if decoding.get("no_repeat") != "original":
         told.append(
             f"repetition: {decoding.get('no_repeat')!r}; the original never writes three tokens "
             "twice, location tokens among them (--set no_repeat=original)"
         )
-    if setting.dtype != "fp32":
-        told.append(f"computed in {setting.dtype}, the original in fp32 (--dtype fp32)")
     told.append(
         f"at most {decoding.get('max_new_tokens')} new tokens; the original stops at 500 with the "
         "prompt's"
@@ -237,7 +248,7 @@ def _numbers(numbers: Mapping[str, Number]) -> dict[str, Any]:
 
 def _shown(value: float, scored: Scored) -> str:
     """Return a value as its field prints it: shares with their sign, CIDEr and the like without."""
-    sign = " %" if scored.benchmark.kind is Kind.BOXES else ""
+    sign = "" if scored.benchmark.kind is Kind.WORDS else " %"
     return f"{100 * value:.1f}{sign}"
 
 

@@ -24,8 +24,8 @@ def _size(problem: Problem) -> Sequence[str]:
 
 
 def _words(problem: Problem) -> Sequence[str]:
-    words = len((problem.phrase or problem.references[0]).split())
-    return (_WORD_NAMES[bisect_right(_WORDS, words)],)
+    said = problem.phrase or next(iter(problem.references), "")
+    return (_WORD_NAMES[bisect_right(_WORDS, len(said.split()))],) if said else ()
 
 
 def _distractors(problem: Problem) -> Sequence[str]:

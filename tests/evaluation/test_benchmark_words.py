@@ -279,4 +279,4 @@ def test_a_real_model_describes_and_is_scored(
 def test_words_are_no_boxes(tmp_path: Path) -> None:
     data = write_refcocog(tmp_path)
     code, said = run("refcocog-reg", "--data", data, "--own-data", "--answer", "boxes")
-    assert code == 2 and "asks for words" in said
+    assert code == 2 and "refcocog-reg takes --answer free, got boxes" in said
