@@ -33,7 +33,7 @@ import torch
 
 from benchmarks import evaluation_page, peer, weights
 from benchmarks.contest import Entry, race, timed
-from benchmarks.evaluation_sides import Side, config_of, least, sides
+from benchmarks.evaluation_sides import EachOnce, Loop, Ours, Side, config_of, least, sides
 from benchmarks.limits import Bandwidth, Products
 from benchmarks.machine import ROOT, stamp
 from kosmos2.evaluation.asking import pictures_of
@@ -64,14 +64,14 @@ class Heat:
     benchmark: str
     rounds: int
     pictures: int
-    """Other ones in each round, and once more to warm up."""
+    """Other ones in each round."""
     tokens: int
     """At most so many are written for one answer."""
 
 
 HEATS = (
     *(Heat(model=TRAINED, benchmark=b, rounds=5, pictures=24, tokens=128) for b in BENCHMARKS),
-    *(Heat(model=RANDOM, benchmark=b, rounds=3, pictures=3, tokens=5) for b in BENCHMARKS),
+    *(Heat(model=RANDOM, benchmark=b, rounds=2, pictures=2, tokens=5) for b in BENCHMARKS),
 )
 QUICK = tuple(
     Heat(model=TRAINED, benchmark=b, rounds=2, pictures=4, tokens=128) for b in BENCHMARKS
@@ -80,22 +80,23 @@ QUICK = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Meters:
-    """What the limits are read with, and by how many threads everything is done."""
+    """What the limits are read with."""
 
-    threads: int
     bandwidth: Callable[[], float]
     rates: Callable[[], Mapping[str, float]]
 
 
-def run(heat: Heat, folder: Path, data: Path, meters: Meters) -> dict[str, Any]:
+def run(
+    heat: Heat, folder: Path, contestants: tuple[Ours, Loop, EachOnce], data: Path, meters: Meters
+) -> dict[str, Any]:
     """Return the race of one heat, and how many answers are the same."""
+    ours, loop, best = contestants
     benchmark = benchmark_named(heat.benchmark)
     read = read_split(benchmark, data, SPLIT, own_data=True)
     warm, *parts = rounds_of(read.problems, heat)
     pictures = pictures_of(read, read.problems)
-    ours, loop, best = contestants = sides(folder, benchmark, heat.tokens)
-    torch.set_num_threads(meters.threads)
     for side in contestants:
+        side.begin(benchmark)
         side.answer(warm, pictures)
 
     def entry(side: Side) -> Entry:
@@ -126,14 +127,13 @@ def run(heat: Heat, folder: Path, data: Path, meters: Meters) -> dict[str, Any]:
 
 
 def rounds_of(problems: Sequence[Problem], heat: Heat) -> list[list[Problem]]:
-    """Return the questions about the first pictures to warm up with, and those of every round."""
+    """Return the questions about the first picture, to warm up with, and those of every round."""
     names = list(dict.fromkeys(problem.picture for problem in problems))
-    needed = (heat.rounds + 1) * heat.pictures
+    needed = heat.rounds * heat.pictures + 1
     if len(names) < needed:
         raise SystemExit(f"{heat.benchmark}: {needed} pictures are needed, there are {len(names)}")
-    chosen = [
-        set(names[start : start + heat.pictures]) for start in range(0, needed, heat.pictures)
-    ]
+    starts = range(1, needed, heat.pictures)
+    chosen = [{names[0]}, *({*names[start : start + heat.pictures]} for start in starts)]
     return [[problem for problem in problems if problem.picture in own] for own in chosen]
 
 
@@ -159,21 +159,23 @@ def make_data(folder: Path, name: str, pictures: int) -> None:
 def measure(heats: Sequence[Heat], work: Path, threads: int) -> dict[str, Any]:
     """Return all heats, with the moment and the machine."""
     torch.set_num_threads(threads)
-    meters = Meters(threads, Bandwidth().measure, Products().measure)
+    meters = Meters(Bandwidth().measure, Products().measure)
+    for name in BENCHMARKS:
+        # A scene without a question makes no picture: a few more than are needed.
+        most = max(heat.pictures * heat.rounds for heat in heats if heat.benchmark == name)
+        make_data(work / name, name, most + 8)
     found = []
-    for heat in heats:
-        data = work / heat.benchmark
-        if not data.is_dir():
-            # A scene without a question makes no picture: a few more than are needed.
-            most = max(h.pictures * (h.rounds + 1) for h in heats if h.benchmark == heat.benchmark)
-            make_data(data, heat.benchmark, most + 8)
+    for model in dict.fromkeys(heat.model for heat in heats):
         folder = resolve(EMBEDDED)
-        if heat.model == RANDOM:
+        if model == RANDOM:
             folder = work / "quarter"
-            if not folder.is_dir():
-                make_model(folder)
-        found.append(run(heat, folder, data, meters))
-        say("\n\n".join(evaluation_page.heat_lines(found[-1])) + "\n")
+            make_model(folder)
+        own = [heat for heat in heats if heat.model == model]
+        contestants = sides(folder, own[0].tokens)
+        torch.set_num_threads(threads)  # loading ours has chosen a number of its own
+        for heat in own:
+            found.append(run(heat, folder, contestants, work / heat.benchmark, meters))
+            say("\n\n".join(evaluation_page.heat_lines(found[-1])) + "\n")
     return {"heats": found, "stamp": stamp().to_dict()}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +37,10 @@ Pictures = dict[str, Path]
 class Side(Protocol):
     name: str
 
+    def begin(self, benchmark: Benchmark) -> None:
+        """Get ready for another benchmark; forget the answers to the last one."""
+        ...
+
     def answer(self, problems: Sequence[Problem], pictures: Pictures) -> None:
         """Answer questions, from the files of their pictures to boxes."""
         ...
@@ -50,10 +55,12 @@ class Ours:
 
     name = OURS
 
-    def __init__(self, folder: Path, benchmark: Benchmark, tokens: int) -> None:
+    def __init__(self, folder: Path, tokens: int) -> None:
         decoding = Decoding(batch_size=ROWS, max_new_tokens=tokens, no_repeat="off")
-        self.benchmark = benchmark
         self.model = Kosmos2.load(folder, device="cpu", dtype="fp32", settings=decoding.settings())
+
+    def begin(self, benchmark: Benchmark) -> None:
+        self.benchmark = benchmark
         self._answerer = ModelAnswerer(self.model, benchmark, Form.FREE)
         self._setting = Setting(
             benchmark=benchmark.name, version=benchmark.version, split="", model="", weights="",
@@ -80,20 +87,37 @@ class Ours:
         return tokenizer.encode(prompt.segments, num_latents=num_latents).ids
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """transformers' model of a folder, with what reads and writes its texts."""
+
+    model: Any
+    processor: Any
+    tokenizer: Tokenizer
+
+    @classmethod
+    def of(cls, folder: Path) -> Loaded:
+        """Return it in float32 at its best setting."""
+        model = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="sdpa"
+        )
+        processor: Any = AutoProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
+        return cls(model, processor, Tokenizer.from_folder(folder))
+
+
 class Loop:
     """transformers, one question after the other."""
 
     name = LOOP
 
-    def __init__(self, folder: Path, benchmark: Benchmark, tokens: int) -> None:
-        self.benchmark = benchmark
+    def __init__(self, loaded: Loaded, tokens: int) -> None:
+        self.model = loaded.model
+        self.processor = loaded.processor
+        self.tokenizer = loaded.tokenizer
         self.tokens = tokens
-        self.model: Any = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="sdpa"
-        )
-        self.processor: Any = AutoProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
-        self.tokenizer = Tokenizer.from_folder(folder)
-        self.latents = self.model.config.latent_query_num
+
+    def begin(self, benchmark: Benchmark) -> None:
+        self.benchmark = benchmark
         self.read: dict[str, tuple[int, ...]] = {}
         """Question → ids of its prompt."""
         self.wrote: dict[str, tuple[int, ...]] = {}
@@ -118,7 +142,7 @@ class Loop:
         return self.processor(
             text=prompt_text(prompt),
             images=image,
-            num_image_tokens=self.latents,
+            num_image_tokens=self.model.config.latent_query_num,
             return_tensors="pt",
         )
 
@@ -181,13 +205,10 @@ class EachOnce(Loop):
         return {"input_ids": ids_1T, "image_embeds_position_mask": mask_1T}
 
 
-def sides(folder: Path, benchmark: Benchmark, tokens: int) -> tuple[Ours, Loop, EachOnce]:
-    """Return those who take part, each with its own copy of the weights."""
-    return (
-        Ours(folder, benchmark, tokens),
-        Loop(folder, benchmark, tokens),
-        EachOnce(folder, benchmark, tokens),
-    )
+def sides(folder: Path, tokens: int) -> tuple[Ours, Loop, EachOnce]:
+    """Return those who take part; both loops of transformers use one copy of the weights."""
+    loaded = Loaded.of(folder)
+    return Ours(folder, tokens), Loop(loaded, tokens), EachOnce(loaded, tokens)
 
 
 def least(config: ModelConfig, loop: Loop, parts: Iterable[Sequence[Problem]]) -> tuple[Work, ...]:
