@@ -62,13 +62,16 @@ def ink(hex_colour: str) -> str:
     return "#000000" if luminance(hex_colour) >= INK_TURNS_BLACK_AT else "#ffffff"
 
 
-def draw(image: Image.Image, grounded: GroundedText) -> Image.Image:
-    """Return a copy of the picture, in RGB, with every box and the words of its phrase."""
+def draw(image: Image.Image, grounded: GroundedText, min_score: float = 0.0) -> Image.Image:
+    """Return a copy of the picture, in RGB, with its boxes and the words of their phrases.
+
+    Boxes with a score below `min_score` are left out; those that nobody measured stay.
+    """
     drawn = image.convert("RGB")
     if drawn is image:
         drawn = image.copy()
     brush = _Brush.of(drawn)
-    marks = list(_marks(drawn, grounded))
+    marks = list(_marks(drawn, grounded, min_score))
     for mark in marks:
         brush.rectangle(mark)
     # Labels last, so that no box crosses a label; large boxes first, as they have the most room.
@@ -176,9 +179,12 @@ class _Brush:
         return best
 
 
-def _marks(image: Image.Image, grounded: GroundedText) -> Iterator[_Mark]:
+def _marks(image: Image.Image, grounded: GroundedText, min_score: float) -> Iterator[_Mark]:
     for index, phrase in enumerate(grounded.phrases):
-        for box in phrase.boxes:
+        scores = phrase.scores or (1.0,) * len(phrase.boxes)
+        for box, score in zip(phrase.boxes, scores, strict=True):
+            if score < min_score:
+                continue
             yield _Mark(_pixels(box, image), grounded.phrase_text(phrase), colour(index))
 
 
