@@ -15,6 +15,7 @@ from kosmos2.cli.demo import demo
 from kosmos2.cli.doctor import doctor
 from kosmos2.cli.edit import edit
 from kosmos2.cli.evaluate import evaluate
+from kosmos2.cli.finetune import finetune
 from kosmos2.cli.grit import grit
 from kosmos2.cli.native import native
 from kosmos2.cli.pictures import ask, caption, describe, find, ground
@@ -63,6 +64,7 @@ for _command in (
     doctor,
     serve,
     edit,
+    finetune,
 ):
     app.command(_command.__name__, no_args_is_help=_command not in (demo, doctor, serve))(_command)
 app.add_typer(scenes, name="scenes")

@@ -10,8 +10,10 @@ import typer
 from kosmos2.cli.console import bar, note, say
 
 if TYPE_CHECKING:
+    from kosmos2.scenes import Sprites
     from kosmos2.training.evaluate import Evaluation
     from kosmos2.training.meter import Progress
+    from kosmos2.training.recipe import TrainRecipe
 
 
 def train(
@@ -44,14 +46,11 @@ def train(
 
     from kosmos2 import config
     from kosmos2.api.loading import choose_device
-    from kosmos2.scenes import Sprites, default_cache
     from kosmos2.training import run
     from kosmos2.training.recipe import TrainRecipe
 
     recipe = config.load(TrainRecipe, recipe_path, overrides or [])
-    sprites = Sprites.load(
-        cache or default_cache(), styles=recipe.scenes.styles, nouns=recipe.scenes.nouns
-    )
+    sprites = artwork(recipe, cache)
     start = run.resume if go_on else run.run
     if os.environ.get("RANK", "0") != "0":  # torchrun's first process speaks for all
         start(recipe, out, sprites, choose_device(device), report=lambda news: None)
@@ -59,20 +58,32 @@ def train(
     with bar("training", recipe.optimizer.steps) as it:
 
         def report(news: Progress | Evaluation) -> None:
-            note(_line(news))
+            note(line_of(news))
             it.reach(news.step, recipe.optimizer.steps, "training")
 
         start(recipe, out, sprites, choose_device(device), report=report)
     say(f"trained: {out / 'model'}")
 
 
-def _line(news: Progress | Evaluation) -> str:
+def artwork(recipe: TrainRecipe, cache: Path | None) -> Sprites:
+    """Return the artwork of the recipe's scenes; a recipe without scenes needs none."""
+    from kosmos2.scenes import Sprites, default_cache
+
+    if not recipe.crowds:
+        return Sprites({})
+    return Sprites.load(
+        cache or default_cache(), styles=recipe.scenes.styles, nouns=recipe.scenes.nouns
+    )
+
+
+def line_of(news: Progress | Evaluation) -> str:
+    """Return what is told of a step, in one line."""
     from kosmos2.training.evaluate import Evaluation
 
     if isinstance(news, Evaluation):
         return (
             f"step {news.step}: find {news.find_accuracy:.1%} at IoU 0.5, mean IoU "
-            f"{news.mean_iou:.3f} ({news.phrases} phrases of held-out scenes)"
+            f"{news.mean_iou:.3f} ({news.phrases} held-out phrases)"
         )
     return (
         f"step {news.step}: text {news.text_loss:.3f}  location {news.location_loss:.3f}  "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kosmos2.cli.console import Commands, say
-from kosmos2.cli.train import train
+from kosmos2.cli.train import artwork, train
 from kosmos2.cli.train_export import export
 
 if TYPE_CHECKING:
@@ -63,13 +63,10 @@ def preview(
     from kosmos2 import config
     from kosmos2.data import preview as pages
     from kosmos2.data.ledger import Ledger
-    from kosmos2.scenes import Sprites, default_cache
     from kosmos2.training.recipe import TrainRecipe
 
     recipe = config.load(TrainRecipe, recipe_path, overrides or [])
-    sprites = Sprites.load(
-        cache or default_cache(), styles=recipe.scenes.styles, nouns=recipe.scenes.nouns
-    )
+    sprites = artwork(recipe, cache)
     recipe, tokenizer = _vocabulary(recipe, sprites)
     ledger = Ledger()
     shown = pages.Preview(

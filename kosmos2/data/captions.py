@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -24,6 +25,14 @@ from kosmos2.grounding.spans import GroundedText
 from kosmos2.sources.inputs import item_of_line
 from kosmos2.sources.places import gather
 from kosmos2.sources.rows import Item
+
+
+def picture_of(fields: Mapping[str, Any], where: str, album: Album) -> Image.Image | Rejected:
+    """Return the upright picture that a record names, or why there is none."""
+    name, shard = fields.get("image") or fields.get("url"), fields.get("shard")
+    if not isinstance(name, str) or not isinstance(shard, str | None):
+        return Rejected("no picture named", f"{where}: image, shard, url: {name!r}, {shard!r}")
+    return album.open(name, shard if fields.get("image") else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +57,7 @@ class RecordSource:
         found = checked(fields, where, view=recipe.view, min_score=recipe.min_score)
         if isinstance(found, Rejected):
             return found
-        name, shard = fields.get("image") or fields.get("url"), fields.get("shard")
-        if not isinstance(name, str) or not isinstance(shard, str | None):
-            return Rejected("no picture named", f"{where}: image, shard, url: {name!r}, {shard!r}")
-        image = self.album.open(name, shard if fields.get("image") else None)
+        image = picture_of(fields, where, self.album)
         if isinstance(image, Rejected):
             return image
         return self._row(found, image, where, rng)

@@ -25,6 +25,8 @@ VOCABULARY_SCENES = 3000
 """As many scenes teach a new vocabulary its words."""
 VOCABULARY_ROWS = 200_000
 """As many rows of each file do."""
+PROMPTS = "It is this. Describe this image in detail: An image of"
+"""What is said around every answer."""
 ORDER_SEED = 7_368_787
 """Times a source's number, added to a run's seed: the seed of the source's order."""
 EVALUATION_SEED = 1_000_003
@@ -32,9 +34,12 @@ EVALUATION_SEED = 1_000_003
 
 
 def tokenizer_for(recipe: TrainRecipe, sprites: Sprites) -> Tokenizer:
-    """Return a vocabulary learnt from scenes as of the first source, and from all files."""
-    maker = scene_maker(recipe, recipe.sources[0], sprites, split="train")
-    texts = chain(_scene_texts(maker, VOCABULARY_SCENES), _file_texts(recipe))
+    """Return a vocabulary learnt from scenes as of their first source, and from all files."""
+    texts: Iterator[str] = iter((PROMPTS, "Question: Answer:"))
+    if recipe.crowds:
+        maker = scene_maker(recipe, recipe.crowds[0], sprites, split="train")
+        texts = _scene_texts(maker, VOCABULARY_SCENES)
+    texts = chain(texts, _file_texts(recipe))
     return train_tokenizer(texts, num_pieces=recipe.num_pieces, bins=recipe.bins)
 
 
@@ -78,7 +83,7 @@ def _source(recipe: TrainRecipe, number: int, teacher: Teacher, sprites: Sprites
     return SceneSource(
         maker,
         teacher,
-        max_lessons=source.max_lessons,
+        source,
         patches_per_side=recipe.model.vision.patches_per_side,
     )
 
@@ -98,4 +103,4 @@ def _scene_texts(maker: SceneMaker, count: int) -> Iterator[str]:
         yield from (referring.expression for referring in scene.referring)
         for question in scene.questions:
             yield f"Question: {question.question} Answer: {question.answer}"
-        yield "It is this. Describe this image in detail: An image of"
+        yield PROMPTS

@@ -35,7 +35,7 @@ def write_curve(folder: Path) -> None:
         'font-family="sans-serif" font-size="11">'
         '<rect width="100%" height="100%" fill="white"/>'
         f"{_panel('loss, nats per target', losses, last, highest)}"
-        f'<g transform="translate({WIDTH})">{_panel("held-out scenes", found, last, 1.0)}</g>'
+        f'<g transform="translate({WIDTH})">{_panel("held-out pictures", found, last, 1.0)}</g>'
         "</svg>\n"
     )
     (folder / "curve.svg").write_text(svg, encoding="utf-8")

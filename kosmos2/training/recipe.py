@@ -12,9 +12,9 @@ from kosmos2.model.config import ModelConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScenesRecipe:
-    """What live scenes are made of."""
+    """What live scenes are made of; without such a source nothing here is asked for."""
 
-    nouns: tuple[str, ...]
+    nouns: tuple[str, ...] = ()
     styles: tuple[str, ...] = ("noto", "noto-v1", "fluent-emoji-flat", "fluent-3d")
 
 
@@ -165,6 +165,10 @@ class RunRecipe:
     checkpoint_every: int = 500
     evaluate_every: int = 1000
     evaluation_scenes: int = 64
+    """Held-out scenes that are asked about, like those of the first source of scenes; none where
+    the recipe has no such source."""
+    evaluation_records: str = ""
+    """A store of records that are asked about instead, as many as `evaluation_scenes` says."""
     preview_scenes: int = 8
     pad_multiple: int = 16
     """Rows are padded to a multiple of this many positions."""
@@ -187,7 +191,7 @@ class TrainRecipe:
     bins: int = 32
     model: ModelConfig = field(default_factory=ModelConfig)
     """`vocab_size` is set from the vocabulary."""
-    scenes: ScenesRecipe
+    scenes: ScenesRecipe = field(default_factory=ScenesRecipe)
     sources: tuple[SourceRecipe, ...]
     start_from: str = ""
     """Whose weights are the first ones here: the folder of a run of the same sizes, or a model as
@@ -206,3 +210,10 @@ class TrainRecipe:
         check_at_least("recipe", self, 1, "num_pieces", "bins")
         if not self.sources:
             raise ConfigError("a recipe needs at least one of [[sources]]")
+        if self.crowds and not self.scenes.nouns:
+            raise ConfigError("a source of scenes needs scenes.nouns, what they show")
+
+    @property
+    def crowds(self) -> tuple[SourceRecipe, ...]:
+        """Return the sources that are live scenes, which need the artwork."""
+        return tuple(source for source in self.sources if source.kind == "scenes")

@@ -3,7 +3,8 @@
 OUT/recipe.json        the recipe, as it ran last
 OUT/tokenizer.json     the vocabulary
 OUT/checkpoints/       the states to resume from
-OUT/log.jsonl          losses and speed;  OUT/evaluation.jsonl  accuracy;  OUT/preview-*.png
+OUT/log.jsonl          losses and speed
+OUT/evaluation.jsonl   accuracy;  OUT/preview-*.png  captions; where there is something to ask
 OUT/curve.svg          both drawn;  OUT/tensorboard/  the same for TensorBoard, where installed
 OUT/samples-rank*.json how many samples were used or left out, and why
 OUT/model/             the model as of the last evaluation, for `--model`
@@ -20,12 +21,13 @@ import torch
 
 from kosmos2.config import as_tree
 from kosmos2.data.lessons import Teacher
+from kosmos2.data.opening import data_cache
 from kosmos2.errors import TrainingError
 from kosmos2.model.network import Network
 from kosmos2.scenes.gallery import Sprites
 from kosmos2.training import build, checkpoint, journal, start
 from kosmos2.training.curve import write_curve
-from kosmos2.training.evaluate import Evaluation, Examiner
+from kosmos2.training.evaluate import Evaluation, Examiner, record_exams, scene_exams
 from kosmos2.training.meter import Progress
 from kosmos2.training.ranks import Ranks, joined
 from kosmos2.training.recipe import TrainRecipe
@@ -109,8 +111,7 @@ def _trainer(
 
 def _train(trainer: Trainer, sprites: Sprites, report: Report) -> None:
     recipe, folder, tokenizer = trainer.recipe, trainer.folder, trainer.teacher.tokenizer
-    maker = build.scene_maker(recipe, recipe.sources[0], sprites, split="iid")
-    examiner = Examiner(maker, recipe.run, folder)
+    examiner = _examiner(recipe, sprites, folder)
     if not trainer.ranks.is_first:
         trainer.train(lambda progress: None, lambda step, network: None)
         return
@@ -123,10 +124,11 @@ def _train(trainer: Trainer, sprites: Sprites, report: Report) -> None:
         report(progress)
 
     def evaluate(step: int, network: Network) -> None:
-        evaluation = examiner.examine(network, trainer.teacher, step)
-        board.numbers("evaluation", evaluation)
-        board.picture(folder / f"preview-{step:06d}.png", step)
-        report(evaluation)
+        if examiner is not None:
+            evaluation = examiner.examine(network, trainer.teacher, step)
+            board.numbers("evaluation", evaluation)
+            board.picture(folder / f"preview-{step:06d}.png", step)
+            report(evaluation)
         write_curve(folder)
         huggingface.save(network, tokenizer, folder / "model", dtype=STORED_DTYPE)
 
@@ -134,3 +136,14 @@ def _train(trainer: Trainer, sprites: Sprites, report: Report) -> None:
         trainer.train(tell, evaluate)
     finally:
         board.close()
+
+
+def _examiner(recipe: TrainRecipe, sprites: Sprites, folder: Path) -> Examiner | None:
+    """Return who asks the questions; None where a recipe names nothing to ask about."""
+    run = recipe.run
+    if run.evaluation_records:
+        return Examiner(record_exams(run, data_cache()), run, folder)
+    if recipe.crowds:
+        maker = build.scene_maker(recipe, recipe.crowds[0], sprites, split="iid")
+        return Examiner(scene_exams(maker, run), run, folder)
+    return None
