@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from kosmos2.cli import evaluate_benchmarks
+from kosmos2.cli import evaluate_benchmarks, evaluate_scores
 from kosmos2.cli.console import bar, say
 from kosmos2.cli.options import Device, DeviceOption, Dtype, DtypeOption, ModelOption
 from kosmos2.errors import ConfigError, RequestError
@@ -204,3 +204,4 @@ def _show(results: dict[str, Any]) -> None:
 
 
 evaluate_benchmarks.add_to(evaluate)
+evaluate_scores.add_to(evaluate)

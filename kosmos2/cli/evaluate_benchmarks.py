@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kosmos2.evaluation.asking import Answerer, Share
     from kosmos2.evaluation.benchmark import Benchmark, Data, Form, Problem
     from kosmos2.evaluation.predictions import Setting
+    from kosmos2.evaluation.results import Scored
 
 NAMES = {
     "refcoco": "Find what an expression refers to: RefCOCO (val, testA, testB).",
@@ -297,6 +298,17 @@ def _bins(model: str) -> int:
     return Tokenizer.from_folder(path if path.is_dir() else path.parent).grid.bins
 
 
+def saved(predictions: list[Path], data: Path, limit: int | None, *, own_data: bool) -> "Scored":
+    """Return the saved predictions of one run beside the questions of its data, scored."""
+    from kosmos2.evaluation import results
+    from kosmos2.evaluation.predictions import prediction_files, read_run
+
+    run = read_run(prediction_files(predictions))
+    setting = run.setting
+    asked = _asked(setting.benchmark, data, setting.split, None, limit, own_data=own_data)
+    return results.score(asked.benchmark, asked.data, asked.problems, run)
+
+
 def _score(asked: _Asked, predictions: list[Path], folder: Path, worst: int) -> None:
     from kosmos2.evaluation import gallery, results
     from kosmos2.evaluation.predictions import prediction_files, read_run
@@ -309,15 +321,16 @@ def _score(asked: _Asked, predictions: list[Path], folder: Path, worst: int) -> 
         page = folder / "gallery.html"
         page.write_text(gallery.gallery(scored, worst, asked.data.folders), encoding="utf-8")
         written.append(page)
-    _print(results.rows(scored))
+    show_rows(results.rows(scored))
     if scored.peers:
-        _print(results.peer_rows(scored))
+        show_rows(results.peer_rows(scored))
     for each in results.differences(scored):
         note(f"not as published: {each}")
     say(f"written: {', '.join(map(str, written))}")
 
 
-def _print(rows: list[list[str]]) -> None:
+def show_rows(rows: list[list[str]]) -> None:
+    """Print a table with a header."""
     header, *lines = rows
     table = Table(*header)
     for line in lines:

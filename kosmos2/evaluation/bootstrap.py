@@ -33,6 +33,12 @@ class Bootstrap:
         """Return how often each question is drawn: one row for each of the resamples."""
         return self._weights[:, self._picture]
 
+    def sums(self, columns_QK: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the sum of each column over the questions that are drawn, for each resample."""
+        of_pictures = np.zeros((self.pictures, columns_QK.shape[1]))
+        np.add.at(of_pictures, self._picture, columns_QK)
+        return self._weights @ of_pictures
+
     def means(
         self, columns: Mapping[str, Sequence[float]], places: Sequence[int]
     ) -> dict[str, Number]:
