@@ -62,7 +62,12 @@ def scenes(
     ] = ",".join(SPLITS),
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Scenes a split.")] = 500,
     figure: Annotated[
-        int, typer.Option("--figure", min=0, help="Scenes a split to draw on one picture.")
+        int,
+        typer.Option(
+            "--figure",
+            min=0,
+            help="Scenes a split to draw: the first, the first that were right, wrong.",
+        ),
     ] = 12,
     settings: Annotated[
         list[str] | None,
@@ -142,24 +147,28 @@ class _Evaluation:
 
         from kosmos2.evaluation import report
         from kosmos2.evaluation.scenes import Answered, Kind, examine
+        from kosmos2.evaluation.scores import verdict
         from kosmos2.grounding.sheet import Tile, sheet
 
         answered: list[Answered] = []
         tiles: list[Tile] = []
+        hits: list[Tile] = []
+        misses: list[Tile] = []
         with bar(split, self.count) as progress:
             done = examine(maker, self.count, examinee, at_a_time=at_a_time)
             for number, examined in enumerate(done, start=1):
                 answered += examined.answers
                 progress.reach(number, self.count, split)
-                if number > self.figure:
-                    continue
                 caption = next(a for a in examined.answers if a.case.kind is Kind.CAPTION)
                 true = tuple(thing.box for thing in caption.case.things)
                 image = Image.fromarray(examined.scene.image)
                 tiles.append(Tile(image=image, grounded=caption.predicted, true=true))
+                (hits if verdict(caption).right else misses).append(tiles[-1])
+                tiles, hits, misses = (each[: self.figure] for each in (tiles, hits, misses))
         report.save_answers(folder / f"{split}.jsonl", answered)
-        if tiles:
-            sheet(tiles).save(folder / f"{split}.png")
+        for name, drawn in (("", tiles), ("-hits", hits), ("-misses", misses)):
+            if drawn:
+                sheet(drawn).save(folder / f"{split}{name}.png")
 
 
 def _chosen(splits: str) -> list[str]:

@@ -59,6 +59,8 @@ def test_a_run_leaves_all_it_takes_to_score_it_again(
     assert len(results["run"]["weights"]["model.safetensors"]) == 64
     assert results["run"]["seed"] != 4  # never that of the training scenes
     assert Image.open(out / "style.png").width > 0
+    assert Image.open(out / "style-misses.png").size == Image.open(out / "style.png").size
+    assert not (out / "style-hits.png").exists()  # random weights know nothing
 
     (out / "results.json").unlink()
     code, said = run("--score", out)
