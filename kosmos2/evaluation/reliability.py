@@ -140,8 +140,8 @@ def markdown(
         "# What the score of a box is worth",
         "\n".join(f"- {fact}" for fact in facts),
         "A box is right where its IoU with a true one of its phrase is at least 0.5. Intervals "
-        "hold 95 %: for shares Wilson's with as many boxes as independent ones would tell as much, else "
-        "a seeded bootstrap over pictures.",
+        "hold 95 %: for shares Wilson's with as many boxes as independent ones would tell as much, "
+        "else a seeded bootstrap over pictures.",
         f"![Share of right boxes by score]({drawing})",
         _table(summary(reliabilities)),
     ]
