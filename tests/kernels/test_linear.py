@@ -136,6 +136,32 @@ def exact_case(seed: int, shape: tuple[int, int], calls: int) -> tuple[Tensor, T
     return rounded_NK.to(torch.int8), x_MK * powers_M1
 
 
+def test_a_packed_layer_asks_for_few_numbers_of_rows_and_gives_those_it_got(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if torch.float32 not in linear._packed_types():
+        pytest.skip("this build of torch packs nothing")
+    layer = PackedLinear(torch.randn(8, 16), torch.randn(8), 1)
+    asked: set[int] = set()
+    multiply = layer._multiply
+
+    def watched(x_MK: Tensor, *rest: object) -> Tensor:
+        asked.add(len(x_MK))
+        return multiply(x_MK, *rest)
+
+    monkeypatch.setattr(layer, "_multiply", watched)
+    for num_rows in range(1, 1025):
+        x_MK = torch.randn(num_rows, 16)
+        y_MN = layer(x_MK)
+        assert y_MN.shape == (num_rows, 8)
+        if num_rows % 97 == 0:
+            torch.testing.assert_close(
+                y_MN, multiply(x_MK, layer.packed, layer.bias_N, "none", [], "")
+            )
+    assert {1, 16} <= asked and max(asked) == 1024
+    assert len(asked) < 60
+
+
 @given(seed=st.integers(0, 2**31), calls=st.integers(1, 9), shape=st.sampled_from(SHAPES))
 @settings(max_examples=30)
 def test_eight_bits_lose_nothing_of_what_has_eight_bits(
