@@ -142,6 +142,8 @@ class Score:
 
     logprobs: tuple[float, ...]
     """Of each token, after the prompt and the tokens before it: natural logarithms."""
+    greedy: bool
+    """Whether each token is the most probable one at its place: greedy decoding would write it."""
 
     @property
     def total(self) -> float:

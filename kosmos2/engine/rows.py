@@ -157,7 +157,8 @@ class ScoreRow:
         targets_T = logits_TV.new_tensor(self.request.continuation).long()
         chosen_T = logits_TV.gather(1, targets_T[:, None])[:, 0]
         logprobs_T = chosen_T - logits_TV.logsumexp(dim=-1)
-        self._score = Score(logprobs=tuple(logprobs_T.tolist()))
+        greedy = bool((logits_TV.argmax(dim=-1) == targets_T).all())
+        self._score = Score(logprobs=tuple(logprobs_T.tolist()), greedy=greedy)
         self.stop = StopReason.LENGTH
 
     def score(self) -> Score:
