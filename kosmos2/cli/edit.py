@@ -131,7 +131,7 @@ def _apply(store: Path, *, drop_rejected: bool) -> None:
     with _opened(store, None, None) as session:
         done = merge(session, "drop" if drop_rejected else "keep")
     if done is None:
-        say(f"{store} is as it was edited: there is nothing to write")
+        say(f"there is nothing to write: no record of {store} was changed")
         return
     gone = f", {done.dropped:,} rejected records left out" if drop_rejected else ""
     say(f"{done.changed:,} changed records are in {store}{gone}; the journal is {done.journal}")

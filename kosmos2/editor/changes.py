@@ -188,11 +188,10 @@ def _linked(record: GroundedRecord, view: View, boxes: Sequence[int], span: Span
 
 
 def _reworded(record: GroundedRecord, caption: str) -> GroundedRecord:
-    caption = " ".join(caption.splitlines()).strip() if "\n" in caption else caption.strip()
-    if not caption:
-        raise RecordError("a caption needs words; reject the record if none are right")
     if caption == record.caption:
         return record
+    if not caption.strip():
+        raise RecordError("a caption needs words; reject the record if none are right")
     follow = follower(record.caption, caption)
     views: dict[View, Entries] = {}
     gone: set[int] = set()

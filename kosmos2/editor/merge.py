@@ -45,12 +45,12 @@ def merge(session: Session, rejected: Rejected) -> Merged | None:
 
     Rejected records stay, with their mark, or go. The session is at its end.
     """
-    changed = session.changed()
     gone = {
         number
-        for number, state in changed.items()
-        if rejected == "drop" and state.status is Status.REJECTED
+        for number in range(len(session))
+        if rejected == "drop" and session.catalogue[number].status is Status.REJECTED
     }
+    changed = {**session.changed(), **{number: session.state(number) for number in gone}}
     if not changed:
         return None
     changes = _Changes(changed, gone, session.digests(list(changed)))

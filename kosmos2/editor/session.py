@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 from threading import RLock
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -62,6 +63,8 @@ class Session:
 
     def __init__(self, store: Path) -> None:
         self.store = store
+        self.token = token_hex(6)
+        """Tells this session's pictures from another's at the same address."""
         self.catalogue = Catalogue()
         self._lines = Lines()
         self._others: Lines | None = None

@@ -19,6 +19,7 @@ def store(session: Session) -> dict[str, Any]:
     """Return what holds for all records."""
     return {
         "name": session.store.name,
+        "token": session.token,
         "records": len(session),
         "statuses": session.catalogue.statuses(),
         "reasons": session.catalogue.reasons(),
