@@ -1,6 +1,6 @@
 """`eval refcoco`, `eval flickr30k`, ... and `eval score`: benchmarks of others, their own files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -78,6 +78,8 @@ class _Asked:
     benchmark: "Benchmark"
     data: "Data"
     problems: "list[Problem]"
+    examples: Mapping[str, Any]
+    """Of solved examples before each, as a setting has them."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -111,6 +113,14 @@ def _command(name: str) -> Callable[..., None]:
                 show_default=False,
             ),
         ] = None,
+        shots: Annotated[
+            int,
+            typer.Option("--shots", min=0, help="Solved examples before each question."),
+        ] = 0,
+        shots_split: Annotated[
+            str, typer.Option("--shots-split", help="Which split the examples are of.")
+        ] = "train",
+        seed: Annotated[int, typer.Option("--seed", min=0, help="Other examples.")] = 0,
         own_data: OwnDataOption = False,
         fresh: Annotated[
             bool, typer.Option("--fresh", help="Throw away the predictions of an earlier run.")
@@ -121,8 +131,9 @@ def _command(name: str) -> Callable[..., None]:
         dtype: DtypeOption = Dtype.AUTO,
         overrides: SetOption = None,
     ) -> None:
-        asked = _asked(name, data, split, images, limit, own_data=own_data)
-        folder = out or Path("eval") / f"{name}-{split}"
+        examples = {"count": shots, "seed": seed, "split": shots_split} if shots else {}
+        asked = _asked(name, data, split, images, limit, examples, own_data=own_data)
+        folder = out or Path("eval") / f"{name}-{split}{f'-{shots}-shots' if shots else ''}"
         settings = (*DEFAULTS, *asked.benchmark.decoding, *(overrides or ()))
         choice = ModelChoice(model, device, dtype, settings)
         share, form = _share(shard), _form(asked.benchmark, answer)
@@ -159,18 +170,29 @@ def score(
     from kosmos2.evaluation.predictions import prediction_files, read_run
 
     setting = read_run(prediction_files(predictions)).setting
-    asked = _asked(setting.benchmark, data, setting.split, images, limit, own_data=own_data)
+    asked = _asked(
+        *(setting.benchmark, data, setting.split, images, limit, setting.shots),
+        own_data=own_data,
+    )
     first = predictions[0]
     _score(asked, predictions, out or (first if first.is_dir() else first.parent), worst)
 
 
 def _asked(
-    name: str, data: Path, split: str, images: Path | None, limit: int | None, *, own_data: bool
+    name: str,
+    data: Path,
+    split: str,
+    images: Path | None,
+    limit: int | None,
+    examples: Mapping[str, Any],
+    *,
+    own_data: bool,
 ) -> _Asked:
     from dataclasses import replace
 
     from kosmos2.evaluation.benchmark import Kind, read_split
     from kosmos2.evaluation.registry import benchmark_named
+    from kosmos2.evaluation.shots import Examples, check_solvable, with_examples
     from kosmos2.evaluation.words import check_installed
 
     benchmark = benchmark_named(name)
@@ -180,10 +202,17 @@ def _asked(
         raise RequestError(f"there is nothing at --data {data}")
     if images is not None and not images.is_dir():
         raise RequestError(f"--images {images} is no folder")
+    if examples:
+        check_solvable(benchmark)
     read = read_split(benchmark, data, split, own_data=own_data)
+    read = replace(read, problems=read.problems[:limit])
+    if examples:
+        drawn = Examples(**examples)
+        solved = read_split(benchmark, data, drawn.split, own_data=True)
+        read = with_examples(benchmark, read, solved, drawn)
     if images is not None:
         read = replace(read, folders=(images,))
-    return _Asked(benchmark, read, list(read.problems[:limit]))
+    return _Asked(benchmark, read, list(read.problems), examples)
 
 
 def _share(text: str) -> "Share":
@@ -212,7 +241,7 @@ def _answer(
     file = folder / file_name(*share)
     if fresh:
         file.unlink(missing_ok=True)
-    writer = Writer(file, _setting(asked.benchmark, choice, form, split))
+    writer = Writer(file, _setting(asked, choice, form, split))
     left = [problem for problem in own if problem.id not in writer.done]
     if writer.done and left:
         note(f"going on: {len(own) - len(left):,} of {len(own):,} are answered in {file}")
@@ -253,10 +282,10 @@ def _load(
 
     if form is Form.CHOICE:
         return Weigher(choice.load(), benchmark, pictures)
-    return ModelAnswerer(choice.load(), benchmark, form)
+    return ModelAnswerer(choice.load(), benchmark, form, pictures)
 
 
-def _setting(benchmark: "Benchmark", choice: ModelChoice, form: "Form", split: str) -> "Setting":
+def _setting(asked: _Asked, choice: ModelChoice, form: "Form", split: str) -> "Setting":
     import kosmos2
     from kosmos2.evaluation.predictions import Setting
     from kosmos2.weights.pretrained import resolve, weights_hash
@@ -264,8 +293,8 @@ def _setting(benchmark: "Benchmark", choice: ModelChoice, form: "Form", split: s
     decoding: dict[str, Any] = asdict(choice.decoding())
     decoding.pop("batch_size")  # changes no answer
     return Setting(
-        benchmark=benchmark.name,
-        version=benchmark.version,
+        benchmark=asked.benchmark.name,
+        version=asked.benchmark.version,
         split=split,
         model=choice.name,
         weights=weights_hash(resolve(choice.name)),
@@ -274,6 +303,7 @@ def _setting(benchmark: "Benchmark", choice: ModelChoice, form: "Form", split: s
         answer_form=str(form),
         decoding=decoding,
         code=f"kosmos2 {kosmos2.__version__}",
+        shots=asked.examples,
     )
 
 
@@ -305,7 +335,10 @@ def saved(predictions: list[Path], data: Path, limit: int | None, *, own_data: b
 
     run = read_run(prediction_files(predictions))
     setting = run.setting
-    asked = _asked(setting.benchmark, data, setting.split, None, limit, own_data=own_data)
+    asked = _asked(
+        *(setting.benchmark, data, setting.split, None, limit, setting.shots),
+        own_data=own_data,
+    )
     return results.score(asked.benchmark, asked.data, asked.problems, run)
 
 

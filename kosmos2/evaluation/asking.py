@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from kosmos2.api import Kosmos2, Question, Reply, questions
+from kosmos2.api import Kosmos2, Question, Reply, View, questions
 from kosmos2.api.questions import Heard
 from kosmos2.api.replies import Found
 from kosmos2.engine import BoxConstraint
@@ -20,6 +20,7 @@ from kosmos2.evaluation.benchmark import (
     Prediction,
     Problem,
     find_picture,
+    prompt_of,
     prompt_text,
     shown,
 )
@@ -50,18 +51,21 @@ class ModelAnswerer:
     model: Kosmos2 = field(repr=False)
     benchmark: Benchmark
     form: Form
+    pictures: Mapping[str, Path] = field(default_factory=dict)
+    """The further pictures that prompts may show, by name."""
 
     def answers(
         self, pictures: Sequence[Path], asked: Sequence[Sequence[Problem]]
     ) -> list[list[Prediction]]:
         views, grid = self.model.look(list(pictures)), self.model.tokenizer.grid
-        prompts = [[self.benchmark.prompt(problem, grid) for problem in own] for own in asked]
+        prompts = [[prompt_of(self.benchmark, each, grid) for each in own] for own in asked]
+        others = self._others(asked)
         replies = iter(
             self.model.answer(
                 [
-                    ((view,), self._question(prompt))
-                    for view, own in zip(views, prompts, strict=True)
-                    for prompt in own
+                    ((*(others[name] for name in each.others), view), self._question(prompt))
+                    for view, own, own_prompts in zip(views, asked, prompts, strict=True)
+                    for each, prompt in zip(own, own_prompts, strict=True)
                 ]
             )
         )
@@ -72,6 +76,12 @@ class ModelAnswerer:
             ]
             for own, own_prompts in zip(asked, prompts, strict=True)
         ]
+
+    def _others(self, asked: Sequence[Sequence[Problem]]) -> dict[str, View]:
+        """Return the further pictures of some questions, each encoded once."""
+        names = list(dict.fromkeys(name for own in asked for each in own for name in each.others))
+        views = self.model.look([self.pictures[name] for name in names]) if names else []
+        return dict(zip(names, views, strict=True))
 
     def _question(self, prompt: Prompt) -> Question[Reply]:
         if self.form is Form.ABSENT:
@@ -143,6 +153,8 @@ def _prediction(problem: Problem, prompt: Prompt, reply: Reply) -> Prediction:
         answer=reply.trace.markup,
         boxes=tuple(box for phrase in reply.phrases for box in phrase.boxes),
         scores=tuple(score for phrase in reply.phrases for score in phrase.scores),
+        spans=tuple((phrase.start, phrase.end) for phrase in reply.phrases for _ in phrase.boxes),
+        examples=tuple(shot.problem.id for shot in problem.shots),
         text=reply.text,
         logprobs=_presence(reply),
         malformed=tuple(fault.reason for fault in reply.grounded.malformed),

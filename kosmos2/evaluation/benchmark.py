@@ -19,10 +19,19 @@ from kosmos2.grounding.markup import read_symbols
 from kosmos2.grounding.spans import GroundedText, Phrase
 from kosmos2.tasks import Prompt
 from kosmos2.vocab.locations import LocationGrid
-from kosmos2.vocab.segments import Cell, Symbol
+from kosmos2.vocab.segments import Cell, ImageSlot, Symbol
+from kosmos2.vocab.special import Tag
 
 _SHOWN = 8
 """So many ids stand in a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A solved example that stands before a question, with a picture of its own."""
+
+    problem: Problem
+    answer: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +39,9 @@ class Problem:
     """A question about a picture, and its truth.
 
     To find: the words [start, end) of a text; the truth is all their boxes. To say: what is in the
-    only box, or in the picture; the truth is what people said of it. To choose: one of several
-    answers to the question that is the text; one of them is true.
+    only box, or in the picture; the truth is what people said of it, and in captions with boxes
+    which things are there. To choose: one of several answers to the question that is the text; one
+    of them is true. To answer: the question that is the text; the truth is what people answered.
     """
 
     id: str
@@ -56,7 +66,14 @@ class Problem:
     correct: int = 0
     """Which of the choices is true, from 0."""
     others: tuple[str, ...] = ()
-    """Further pictures that its prompts show, as names of files; see `Option`."""
+    """Further pictures that its prompts show before its own, as names of files."""
+    shots: tuple[Shot, ...] = ()
+    """Solved examples before the question; their pictures are among the others, in this order."""
+    named: tuple[tuple[str, ...], ...] = ()
+    """For each box the phrases that people used for what is in it, one for each time; () where
+    they do not tell."""
+    opening: str = ""
+    """How the question begins, to the benchmark: its type."""
 
     @property
     def phrase(self) -> str:
@@ -90,6 +107,11 @@ class Prediction:
     boxes: tuple[Box, ...]
     scores: tuple[float, ...] = ()
     """One for each box, 0..1; () where they are not known."""
+    spans: tuple[tuple[int, int], ...] = ()
+    """For each box the characters [start, end) of the text that it belongs to; () where it is not
+    asked in words."""
+    examples: tuple[str, ...] = ()
+    """Ids of the solved examples that stood before the question, in their order."""
     text: str = ""
     """The answer in words, where words are asked for."""
     logprobs: tuple[float, ...] = ()
@@ -116,7 +138,9 @@ class Kind(StrEnum):
     WORDS = "words"
     """Free ones, compared with what people said."""
     ANSWER = "answer"
-    """One that is right or wrong."""
+    """One that is right or wrong, or in part."""
+    GROUNDED = "grounded"
+    """Words with boxes."""
 
 
 class Form(StrEnum):
@@ -181,6 +205,10 @@ class Benchmark:
     """What answers may look like, that of the published ones first."""
     options: Options | None = None
     """What is weighed where choices are: each by its mean log-probability."""
+    solve: Callable[[Problem], str] | None = None
+    """What a solved example says; None: there are none."""
+    submit: Callable[[Sequence[Pair]], object] | None = None
+    """What a server that keeps the truth wants in `result.json`."""
     protocol: str
     differences: tuple[str, ...]
     """Where it departs from the published evaluation, whatever the settings."""
@@ -192,14 +220,32 @@ class Benchmark:
 
 
 def prompt_text(prompt: Prompt) -> str:
-    """Return a prompt as tags, location tokens and words, without the picture."""
-    parts = []
-    for part in prompt.segments:
+    """Return a prompt as tags, location tokens and words; of pictures, the first is left out."""
+    text, words_before = "", False
+    for place, part in enumerate(prompt.segments):
+        is_words = isinstance(part, str) and not isinstance(part, Tag)
         if isinstance(part, Cell):
-            parts.append(f"<patch_index_{part.index:04d}>")
-        elif isinstance(part, str):
-            parts.append(str(part))
-    return "".join(parts)
+            text += f"<patch_index_{part.index:04d}>"
+        elif isinstance(part, ImageSlot):
+            text += "<image>" if place else ""
+        else:
+            text += f" {part}" if is_words and words_before else str(part)
+        words_before = is_words
+    return text
+
+
+def prompt_of(benchmark: Benchmark, problem: Problem, grid: LocationGrid) -> Prompt:
+    """Return what a model is given for a question: solved examples, if any, and its prompt."""
+    query = benchmark.prompt(problem, grid)
+    if not problem.shots:
+        return query
+    examples = [
+        tasks.Demonstration(
+            prompt=benchmark.prompt(shot.problem, grid), answer=GroundedText(text=shot.answer)
+        )
+        for shot in problem.shots
+    ]
+    return tasks.few_shot(examples, query, grid)
 
 
 def parse_found(

@@ -35,7 +35,7 @@ _WITHOUT_JAVA = (
 
 
 def expression_generation() -> Benchmark:
-    """Return the benchmark of referring expression generation, zero-shot."""
+    """Return the benchmark of referring expression generation."""
     return Benchmark(
         name="refcocog-reg",
         title="Referring expression generation, RefCOCOg",
@@ -47,8 +47,10 @@ def expression_generation() -> Benchmark:
         parse=parse_description,
         judge=judge_words,
         titles=WORD_TITLES,
-        protocol="zero-shot; prompt <grounding><phrase> It</phrase><object>BOX</object> is, "
-        "answered greedily; one answer for each thing, its references are all of its expressions",
+        solve=_first_said,
+        protocol="prompt <grounding><phrase> It</phrase><object>BOX</object> is, "
+        "answered greedily; one answer for each thing, its references are all of its expressions; "
+        "with --shots, each example is a picture, this prompt and the first expression",
         differences=(
             _WITHOUT_JAVA,
             "whether the paper's prompt had <grounding>, and which split it used, is not published",
@@ -69,6 +71,7 @@ def captioning() -> Benchmark:
         parse=parse_continuation,
         judge=judge_words,
         titles=WORD_TITLES,
+        solve=_first_said,
         decoding=("beams=5", "max_new_tokens=64"),
         protocol='prompt "An image of" without <grounding>, 5 beams; what is written behind these '
         "words is compared with the five captions of the picture",
@@ -111,6 +114,10 @@ def read_captions(path: Path, split: str) -> Data:
         problems.append(Problem(id=name, picture=name, width=0, height=0, references=said))
     folders = tuple(file.parent / place for place in PICTURES)
     return Data(source="Karpathy's JSON", problems=tuple(problems), folders=folders)
+
+
+def _first_said(problem: Problem) -> str:
+    return problem.references[0]
 
 
 def _describe(problem: Problem, grid: LocationGrid) -> Prompt:

@@ -5,8 +5,8 @@
      "decoding": {"max_new_tokens": 128, ...}, "code": "kosmos2 0.1.0",
      "id": "816", "prompt": "<grounding><phrase> the lady</phrase>",
      "answer": "<object><patch_index_0044><patch_index_0863></object>",
-     "boxes": [[0.39, 0.05, 0.98, 0.83]], "scores": [0.9], "text": "the lady", "logprobs": [],
-     "malformed": [], "stop": "eos"}
+     "boxes": [[0.39, 0.05, 0.98, 0.83]], "scores": [0.9], "spans": [[0, 8]], "text": "the lady",
+     "logprobs": [], "examples": [], "malformed": [], "stop": "eos"}
 
 A line is one write, so a killed run leaves at most one torn line, which the next run cuts off.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from kosmos2.evaluation.benchmark import (
     Pair,
     Prediction,
     Problem,
+    prompt_of,
     prompt_text,
     repeated,
     shown,
@@ -57,6 +58,8 @@ class Setting:
     choice: nothing is written, each choice is weighed."""
     decoding: Mapping[str, Any]
     code: str
+    shots: Mapping[str, Any] = field(default_factory=dict)
+    """Of solved examples before each question: their count, seed and split; {} without any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,8 @@ def matched(benchmark: Benchmark, problems: Sequence[Problem], run: Run) -> list
     if others := [
         problem.id
         for problem, prediction in pairs
-        if prediction.prompt != prompt_text(benchmark.prompt(problem, grid))
+        if prediction.prompt != prompt_text(prompt_of(benchmark, problem, grid))
+        or prediction.examples != tuple(shot.problem.id for shot in problem.shots)
     ]:
         raise RecordError(
             f"these questions were asked with other words than the data has: {shown(others)}. "
@@ -173,6 +177,8 @@ def _row(prediction: Prediction) -> dict[str, Any]:
         "answer": prediction.answer,
         "boxes": [list(box.corners) for box in prediction.boxes],
         "scores": list(prediction.scores),
+        "spans": [list(span) for span in prediction.spans],
+        "examples": list(prediction.examples),
         "text": prediction.text,
         "logprobs": list(prediction.logprobs),
         "malformed": list(prediction.malformed),
@@ -200,13 +206,17 @@ def _cut_torn_line(file: Path) -> None:
 def _parse(line: str, where: str) -> tuple[Setting, Prediction]:
     try:
         row = json.loads(line)
-        setting = Setting(**{name: row[name] for name in Setting.__dataclass_fields__})
+        setting = Setting(
+            **{name: row[name] for name in Setting.__dataclass_fields__ if name in row}
+        )
         prediction = Prediction(
             id=row["id"],
             prompt=row["prompt"],
             answer=row["answer"],
             boxes=tuple(Box(*corners) for corners in row["boxes"]),
             scores=tuple(float(score) for score in row["scores"]),
+            spans=tuple((start, end) for start, end in row.get("spans", ())),
+            examples=tuple(row.get("examples", ())),
             text=row["text"],
             logprobs=tuple(float(each) for each in row.get("logprobs", ())),
             malformed=tuple(row["malformed"]),

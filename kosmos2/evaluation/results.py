@@ -105,8 +105,14 @@ def differences(scored: Scored) -> list[str]:
             f"NOT a published split: {sentences:,} sentences{of}; published numbers are for "
             "orientation only",
         )
-    if scored.benchmark.kind is Kind.WORDS and "meteor" not in scored.numbers:
+    if "meteor" in scored.benchmark.titles and "meteor" not in scored.numbers:
         told.append("METEOR was not counted: its official scorer needs Java, which is not here")
+    if setting.shots:
+        told.append(
+            f"{setting.shots['count']} solved examples of the split "
+            f"{setting.shots['split']!r} before each question, drawn for each anew with seed "
+            f"{setting.shots['seed']}; which ones others took is not published"
+        )
     if setting.answer_form == "boxes":
         told.append(
             "answers are boxes and nothing else, at least one; in the paper the model writes on, "
@@ -164,6 +170,7 @@ def markdown(scored: Scored) -> str:
     setting = scored.setting
     decoding = ", ".join(f"{name} {value}" for name, value in setting.decoding.items())
     changed = " with changes that are not committed" if scored.code.changed else ""
+    examples = ", ".join(f"{name} {value}" for name, value in setting.shots.items())
     facts = [
         f"# {scored.benchmark.title}: {setting.split}",
         "",
@@ -173,6 +180,7 @@ def markdown(scored: Scored) -> str:
         f"{len({problem.picture for problem, _ in scored.pairs}):,} pictures",
         f"- model: {setting.model}, weights {setting.weights}, {setting.dtype}",
         f"- answers: {setting.answer_form}; {decoding}; made by {setting.code}",
+        f"- solved examples before each question: {examples or 'none'}",
         f"- scored by: {scored.code.commit}{changed}",
         f"- protocol: {scored.benchmark.protocol}",
         "",
