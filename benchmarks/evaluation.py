@@ -187,7 +187,10 @@ def say(text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write the page."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.evaluation", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="few questions; writes nothing")
     parser.add_argument("--page", action="store_true", help="measure nothing")
     parser.add_argument("--threads", type=int, default=2, help="of torch, on every side")

@@ -211,7 +211,16 @@ def sides(folder: Path, tokens: int) -> tuple[Ours, Loop, EachOnce]:
     return Ours(folder, tokens), Loop(loaded, tokens), EachOnce(loaded, tokens)
 
 
-def least(config: ModelConfig, loop: Loop, parts: Iterable[Sequence[Problem]]) -> tuple[Work, ...]:
+class Counted(Protocol):
+    """Who knows how many tokens prompts and answers have, by question."""
+
+    read: dict[str, tuple[int, ...]]
+    wrote: dict[str, tuple[int, ...]]
+
+
+def least(
+    config: ModelConfig, loop: Counted, parts: Iterable[Sequence[Problem]]
+) -> tuple[Work, ...]:
     """Return the least work of a round, the mean over rounds: each picture encoded, and the prompt
     up to where its questions part read, once; tokens written by as many rows as there may be."""
     pictures = questions = rounds = 0

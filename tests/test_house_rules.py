@@ -64,8 +64,8 @@ def commands_of(document: str) -> list[str]:
     return [line for line in lines if line.startswith("kosmos2 ")]
 
 
-@pytest.mark.parametrize("line", commands_of("README.md"))
-def test_a_command_of_the_readme_parses(line: str) -> None:
+@pytest.mark.parametrize("line", [*commands_of("README.md"), *commands_of("docs/evaluation.md")])
+def test_a_command_of_the_documents_parses(line: str) -> None:
     command = get_command(app)
     words = shlex.split(line, comments=True)[1:]
     context = command.make_context(
