@@ -26,6 +26,7 @@ export class Panel {
     const { record } = editor;
     if (!record) return;
     byId("record-id").textContent = record.id ?? record.image ?? `record ${record.number + 1}`;
+    byId("record-head").dataset.shows = `${record.number}@${record.version}`;
     byId("record-status").textContent = record.status;
     byId("record-status").className = `badge ${record.status}`;
     byId("undo").disabled = !record.can_undo;
