@@ -81,8 +81,8 @@ def picture(shown: Sequence[tuple[Image.Image, Answered, Answered]]) -> Image.Im
         for name, place in (("before", 0), ("after", 1)):
             row = [_tile(image, said[place], name) for image, *said in some]
             blank = Image.new("RGB", (1, 1), "white")
-            missing = SHEET - len(row) if len(shown) > SHEET else 0
-            tiles += [*row, *[Tile(image=blank, grounded=GroundedText(text=""))] * missing]
+            nothing = Tile(image=blank, grounded=GroundedText(text=""))
+            tiles += [*row, *[nothing] * (SHEET - len(row))]
     return sheet(tiles)
 
 
