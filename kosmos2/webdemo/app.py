@@ -99,7 +99,8 @@ class Demo:
         """Return the picture with its boxes, to be saved."""
         if sitting is None or not isinstance(threshold, int | float):
             return gr.skip()
-        return gr.update(saved=showing.drawn_uri(sitting, self.bounds, float(threshold)))
+        uri = showing.drawn_uri(sitting, self.bounds, float(threshold))
+        return gr.update(saved={"uri": uri, "at": time.time()})
 
     def _answer(
         self, sitting: Sitting, task: Task, question: Question[Reply], told: Decoding
@@ -138,10 +139,10 @@ def build(model: Kosmos2, examples: Sequence[Path], bounds: Bounds) -> gr.Blocks
         gr.HTML(look.heading(model.name), apply_default_css=False, elem_id="k2-head")
         sitting = gr.State(None, time_to_live=KEPT)
         with gr.Row(elem_id="k2-main"):
-            with gr.Column(scale=7, min_width=340):
-                canvas = stage(showing.thumbnails(demo.examples))
-            with gr.Column(scale=3, min_width=300):
+            with gr.Column(scale=3, min_width=280):
                 controls = look.controls(bounds)
+            with gr.Column(scale=7, min_width=280):
+                canvas = stage(showing.thumbnails(demo.examples))
         _connect(demo, page, sitting, canvas, controls)
     page.queue(max_size=WAITING, default_concurrency_limit=model.settings.batch_size)
     return page

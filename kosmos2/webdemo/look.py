@@ -19,12 +19,13 @@ STYLE = """
 .gradio-container { max-width: 84rem !important; margin: 0 auto !important; }
 footer { display: none !important; }
 #k2-main { gap: 1.25rem; align-items: start; }
-#k2-stage { padding: 0; border: 0; background: none; overflow: visible; }
+:is(#k2-head, #k2-stage) > .html-container { padding: 0; }
 .k2-head { display: flex; flex-wrap: wrap; align-items: baseline; gap: 0.2rem 1rem; }
 .k2-head h1 { margin: 0; font-size: 1.7rem; line-height: 1.2; letter-spacing: -0.015em;
   font-weight: 700; }
 .k2-head p { margin: 0; color: var(--body-text-color-subdued); }
 #k2-seed { align-items: end; }
+@media (max-width: 40rem) { .gradio-container > .main { padding: 0.9rem !important; } }
 """
 
 
@@ -83,8 +84,8 @@ def controls(bounds: Bounds) -> Controls:
     stop = gr.Button("Stop", variant="stop", visible=False, elem_id="k2-stop")
     with gr.Accordion("Sampling and length", open=False, elem_id="k2-sampling"):
         draws = gr.Checkbox(
-            label="Draw words at random",
-            info="Off: the most probable token each time, and the sliders below mean nothing.",
+            label="Enable sampling",
+            info="Off: the most probable token each time; temperature, top-p and seed do nothing.",
         )
         temperature = gr.Slider(0.1, 2, value=0.7, step=0.05, label="Temperature")
         top_p = gr.Slider(0.1, 1, value=0.9, step=0.01, label="Top-p")

@@ -12,6 +12,7 @@ const make = (tag, name, text) => {
   if (text !== undefined) made.textContent = text;
   return made;
 };
+const percent = share => `${Math.round(100 * share)}%`;
 
 const show = {
   examples() {
@@ -34,7 +35,7 @@ const show = {
     image.alt = opened.name;
     // As large as it fits, also where the picture is small, so that boxes can be drawn on it.
     const ratio = opened.width / opened.height;
-    picture.style.width = `min(100%, ${44 * ratio}rem, ${66 * ratio}vh)`;
+    picture.style.width = `min(100%, ${40 * ratio}rem, ${58 * ratio}vh)`;
     image.style.aspectRatio = `${opened.width} / ${opened.height}`;
     for (const [index, button] of [...at('.examples').children].entries()) {
       button.setAttribute('aria-pressed', String(index === opened.example));
@@ -71,7 +72,7 @@ const show = {
       button.setAttribute('aria-pressed', 'false');
       if (row.score !== null) item.dataset.score = row.score;
       button.append(make('span', 'name', row.words), make('span', 'pixels', row.pixels),
-        make('span', 'score', row.score === null ? '' : row.score.toFixed(2)));
+        make('span', 'score', row.score === null ? '' : percent(row.score)));
       item.append(button);
       return item;
     }));
@@ -102,14 +103,14 @@ const show = {
     }));
   },
   saved() {
-    if (props.saved) save(`${props.files.stem}-boxes.jpg`, props.saved);
+    if (props.saved) save(`${props.files.stem}-boxes.jpg`, props.saved.uri);
   },
 };
 
 // Boxes that score below the threshold are hidden, with the colour of phrases that have no other.
 const sift = () => {
   const least = Number(slider.value), shown = new Set();
-  at('.threshold output').textContent = least.toFixed(2);
+  at('.threshold output').textContent = percent(least);
   for (const box of element.querySelectorAll('.box')) {
     box.hidden = Number(box.dataset.score ?? 1) < least;
     if (!box.hidden) shown.add(box.dataset.links);
@@ -177,7 +178,7 @@ picture.addEventListener('pointercancel', () => { start = null; });
 
 // A dropped or pasted picture goes the way of the button that opens one.
 const open = file => {
-  const input = document.querySelector('#k2-open input[type=file]');
+  const input = document.querySelector('#k2-open')?.parentElement.querySelector('[type=file]');
   if (!file || !input) return;
   const files = new DataTransfer();
   files.items.add(file);
