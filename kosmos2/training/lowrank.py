@@ -55,6 +55,13 @@ def is_low_rank(name: str) -> bool:
 
 def add(network: Network, recipe: LoraRecipe, generator: torch.Generator) -> None:
     """Put a low-rank layer in place of every target; at first the outputs are the same."""
+    for name, layer in targeted(network, recipe).items():
+        parent, _, last = name.rpartition(".")
+        setattr(network.get_submodule(parent), last, LowRankLinear(layer, recipe, generator))
+
+
+def targeted(network: Network, recipe: LoraRecipe) -> dict[str, nn.Linear]:
+    """Return the linear layers that the recipe names; refuses a pattern that names none."""
     linear = {name: each for name, each in network.named_modules() if isinstance(each, nn.Linear)}
     for pattern in recipe.targets:
         if not any(fnmatchcase(name, pattern) for name in linear):
@@ -62,10 +69,11 @@ def add(network: Network, recipe: LoraRecipe, generator: torch.Generator) -> Non
                 f"lora.targets: {pattern!r} names no linear layer. There are such as "
                 f"{', '.join(sorted({_generic(name) for name in linear}))}"
             )
-    for name, layer in linear.items():
-        if any(fnmatchcase(name, pattern) for pattern in recipe.targets):
-            parent, _, last = name.rpartition(".")
-            setattr(network.get_submodule(parent), last, LowRankLinear(layer, recipe, generator))
+    return {
+        name: layer
+        for name, layer in linear.items()
+        if any(fnmatchcase(name, pattern) for pattern in recipe.targets)
+    }
 
 
 def merged(state: Mapping[str, Tensor], recipe: LoraRecipe) -> dict[str, Tensor]:

@@ -125,7 +125,8 @@ def _train(trainer: Trainer, sprites: Sprites, report: Report) -> None:
 
     def evaluate(step: int, network: Network) -> None:
         if examiner is not None:
-            evaluation = examiner.examine(network, trainer.teacher, step)
+            asked = network.to(trainer.device)
+            evaluation = examiner.examine(asked, trainer.teacher, step)
             board.numbers("evaluation", evaluation)
             board.picture(folder / f"preview-{step:06d}.png", step)
             report(evaluation)

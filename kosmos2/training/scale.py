@@ -6,13 +6,17 @@ and says what they were checked against.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+import torch
 
 from kosmos2.errors import TrainingError
 from kosmos2.model.config import ModelConfig
+from kosmos2.model.network import Network
 from kosmos2.training.flops import Load, forward_flops
-from kosmos2.training.recipe import ParallelRecipe
+from kosmos2.training.lowrank import targeted
+from kosmos2.training.recipe import LoraRecipe, ParallelRecipe
 
 FP32, BF16 = 4, 2
 KEPT_PER_WIDTH = 15
@@ -59,6 +63,8 @@ class Work:
     """Samples of one batch on one GPU."""
     kind: Literal["ddp", "fsdp"]
     recompute: Literal["none", "blocks"]
+    lora: LoraRecipe = field(default_factory=LoraRecipe)
+    """With a rank: all other weights are frozen, without gradients and moments."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +109,24 @@ def parameters(config: ModelConfig) -> int:
     return decoder + tower + resampler + text.width * (text.vocab_size + 2)
 
 
+def low_rank_parameters(config: ModelConfig, lora: LoraRecipe) -> int:
+    """Return how many weights the low-rank layers of a recipe have."""
+    with torch.device("meta"):
+        layers = targeted(Network(config), lora)
+    return sum(lora.rank * (each.in_features + each.out_features) for each in layers.values())
+
+
+def state_bytes(config: ModelConfig, lora: LoraRecipe) -> float:
+    """Return weights, gradients and moments in fp32; of frozen weights there are the first alone.
+
+    What `lora.also` trains whole is not counted.
+    """
+    weights = parameters(config)
+    if not lora.rank:
+        return 4 * FP32 * weights
+    return FP32 * weights + 4 * FP32 * low_rank_parameters(config, lora)
+
+
 def estimate(config: ModelConfig, cluster: Cluster, work: Work) -> Estimate:
     """Return what a step needs on each of the cluster's GPUs."""
     weights, gpus = parameters(config), cluster.gpus
@@ -117,14 +141,20 @@ def estimate(config: ModelConfig, cluster: Cluster, work: Work) -> Estimate:
     passes = 3 if work.recompute == "none" else 4
     batches = -(-work.samples // (gpus * work.micro_batch))
     return Estimate(
-        state_bytes=4 * FP32 * weights / shares,
+        state_bytes=state_bytes(config, work.lora) / shares,
         activation_bytes=_activations(config, work) + _gathered(config, work),
         compute_seconds=passes * forward / gpus / (cluster.peak * cluster.utilisation),
         exchange_seconds=_exchanged(weights, gpus, batches, work) / cluster.bandwidth,
     )
 
 
-def fitting_tokens(config: ModelConfig, memory: float, gpus: int, parallel: ParallelRecipe) -> int:
+def fitting_tokens(
+    config: ModelConfig,
+    memory: float,
+    gpus: int,
+    parallel: ParallelRecipe,
+    lora: LoraRecipe,
+) -> int:
     """Return the positions of the largest batch of pairs that a GPU of so many bytes holds.
 
     A tenth is left for what is not counted.
@@ -137,6 +167,7 @@ def fitting_tokens(config: ModelConfig, memory: float, gpus: int, parallel: Para
         micro_batch=1,
         kind=kind,
         recompute=parallel.recompute,
+        lora=lora,
     )
     each = _activations(config, work)
     state = estimate(config, Cluster(gpus=gpus), work).bytes - each

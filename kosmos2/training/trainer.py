@@ -125,6 +125,8 @@ class Trainer:
         if self.recipe.lora.rank:
             path = self.folder / lowrank.FILE
             lowrank.write(weights, self.recipe.lora, self.recipe.start_from, path)
+            # On the processor: a small GPU has no room for the layers a second time.
+            weights = {name: each.cpu() for name, each in weights.items()}
             weights = lowrank.merged(weights, self.recipe.lora)
         network.load_state_dict(weights, strict=True, assign=True)
         return network.eval()
@@ -213,7 +215,8 @@ class Trainer:
         if self.device.type != "cuda":
             return CPU_TOKENS
         memory = torch.cuda.get_device_properties(self.device).total_memory
-        return fitting_tokens(sizes, memory, self.ranks.size, self.recipe.parallel)
+        recipe = self.recipe
+        return fitting_tokens(sizes, memory, self.ranks.size, recipe.parallel, recipe.lora)
 
     def _update(self, batches: list[Batch], rate: float, meter: Meter) -> Tensor:
         """Take one step, and return the norm of the gradient before it was clipped."""

@@ -10,14 +10,18 @@ from run_cases import RECIPE
 from kosmos2.errors import TrainingError
 from kosmos2.model import ModelConfig, Network
 from kosmos2.model.decoder import DecoderBlock
-from kosmos2.training.recipe import ParallelRecipe
+from kosmos2.training import lowrank
+from kosmos2.training.finetune import recipe_for
+from kosmos2.training.recipe import LoraRecipe, ParallelRecipe
 from kosmos2.training.scale import (
     KEPT_PER_WIDTH,
     Cluster,
     Work,
     estimate,
     fitting_tokens,
+    low_rank_parameters,
     parameters,
+    state_bytes,
     table,
 )
 
@@ -81,7 +85,7 @@ def test_batches_fill_a_gpu_and_no_more() -> None:
     config, memory = ModelConfig(), 80e9
     for kind, recompute in (("ddp", "none"), ("fsdp", "none"), ("fsdp", "blocks")):
         parallel = ParallelRecipe(kind=kind, recompute=recompute)
-        tokens = fitting_tokens(config, memory, 8, parallel)
+        tokens = fitting_tokens(config, memory, 8, parallel, LoraRecipe())
         work = dataclasses.replace(
             PAIRS, kind=kind, recompute=recompute, micro_batch=tokens // PAIRS.tokens
         )
@@ -92,7 +96,26 @@ def test_batches_fill_a_gpu_and_no_more() -> None:
 
 def test_a_gpu_that_is_too_small_is_refused_with_the_way_out() -> None:
     with pytest.raises(TrainingError, match=r"of 16 GB .* take 27 GB .*fsdp"):
-        fitting_tokens(ModelConfig(), 16e9, 1, ParallelRecipe(kind="ddp"))
+        fitting_tokens(ModelConfig(), 16e9, 1, ParallelRecipe(kind="ddp"), LoraRecipe())
+
+
+def test_low_rank_layers_are_counted_as_they_are_added() -> None:
+    lora = LoraRecipe(rank=3, targets=("decoder.blocks.*", "*.key"))
+    network = Network(RECIPE.model)
+    before = sum(each.numel() for each in network.parameters())
+    lowrank.add(network, lora, torch.Generator())
+    added = sum(each.numel() for each in network.parameters()) - before
+    assert low_rank_parameters(RECIPE.model, lora) == added > 0
+
+
+def test_the_full_size_is_fine_tuned_on_a_gpu_of_16_gb_as_the_page_says() -> None:
+    config, page = ModelConfig(), PAGE.read_text(encoding="utf-8")
+    recipe = recipe_for(Path("train.jsonl"), Path("."), "model", steps=200)
+    tokens = fitting_tokens(config, 16e9, 1, recipe.parallel, recipe.lora)
+    assert tokens >= 5 * 160  # a step of 16 records in a few batches
+    state, thin = state_bytes(config, recipe.lora), low_rank_parameters(config, recipe.lora)
+    for said in (f"{state / 1e9:.1f} GB", f"{thin:,} weights", f"{tokens:,} positions"):
+        assert said in page
 
 
 def test_the_tables_of_the_page_are_what_the_functions_give() -> None:
