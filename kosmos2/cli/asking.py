@@ -38,6 +38,13 @@ class ModelChoice:
 
         return config.from_overrides(Decoding, self.overrides or ())
 
+    def precision(self) -> str:
+        """Return what "auto" means here, before the model is loaded."""
+        from kosmos2.api.loading import choose_device, precision_of
+        from kosmos2.weights.pretrained import resolve
+
+        return str(precision_of(resolve(self.name), self.dtype, choose_device(self.device)))
+
     def load(self) -> "Kosmos2":
         from kosmos2.api import Kosmos2
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from kosmos2.cli import evaluate_benchmarks, evaluate_scores
 from kosmos2.cli.console import bar, say
+from kosmos2.cli.evaluate_language import language
 from kosmos2.cli.options import Device, DeviceOption, Dtype, DtypeOption, ModelOption
 from kosmos2.errors import ConfigError, RequestError
 
@@ -214,3 +215,4 @@ def _show(results: dict[str, Any]) -> None:
 
 evaluate_benchmarks.add_to(evaluate)
 evaluate_scores.add_to(evaluate)
+evaluate.command("language")(language)
