@@ -31,7 +31,7 @@ from kosmos2.evaluation.scene_sets import FORMATS
 SCENES = 300
 LIMIT = 2_000
 """Questions of one command."""
-FORM_OF = {"refcocog-reg": "refcocog"}
+FORM_OF = {"refcocog-reg": "refcocog", "absent": "pope"}
 """Benchmark → whose files it reads, where these are not its own."""
 PRECISION = "fp32"
 """So that another machine gives the same numbers."""

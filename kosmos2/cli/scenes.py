@@ -36,6 +36,8 @@ class SetForm(StrEnum):
     REFCOCO = "refcoco"
     REFCOCOG = "refcocog"
     FLICKR30K = "flickr30k"
+    SEED_BENCH = "seed-bench"
+    POPE = "pope"
 
 
 class Nouns(StrEnum):

@@ -3,6 +3,7 @@
     refcoco     OUT/refcoco/refs(unc).p, OUT/refcoco/instances.json, OUT/images/NAME.png
     refcocog    the same under OUT/refcocog/, with refs(umd).p; for refcocog-reg too
     flickr30k   OUT/SPLIT.txt, OUT/Sentences/ID.txt, OUT/Annotations/ID.xml, OUT/images/ID.png
+    seed-bench, pope    see `scene_questions`
 
 The split has the name of the scenes' own: `kosmos2 eval refcoco --data OUT --split iid --own-data`.
 Scenes know which expressions are true of one thing alone; all of them become questions.
@@ -25,6 +26,7 @@ from PIL import Image
 from kosmos2.boxes import Box
 from kosmos2.errors import RequestError
 from kosmos2.evaluation.refcoco import REFS
+from kosmos2.evaluation.scene_questions import write_pope, write_seed_bench
 from kosmos2.grounding.spans import GroundedText
 from kosmos2.scenes import Scene
 from kosmos2.scenes.nouns import all_nouns
@@ -152,6 +154,8 @@ FORMATS: Mapping[str, Writer] = {
     "refcoco": partial(write_refs, "refcoco"),
     "refcocog": partial(write_refs, "refcocog"),
     "flickr30k": write_flickr,
+    "seed-bench": write_seed_bench,
+    "pope": write_pope,
 }
 """Benchmark → who writes scenes as its data."""
 
