@@ -20,9 +20,11 @@ export class Filters {
     byId("disagreement-row").hidden = !store.has_other;
     this.form.sort.querySelector("[value=disagreement]").hidden = !store.has_other;
     this.form.addEventListener("input", () => this.soon());
-    this.form.addEventListener("submit", event => {
-      event.preventDefault();
-      document.activeElement.blur();
+    this.form.addEventListener("submit", event => event.preventDefault());
+    // A form of several fields and no submit button does not submit itself.
+    this.form.addEventListener("keydown", event => {
+      if (event.key !== "Enter" || !event.target.matches("input")) return;
+      event.target.blur();
       this.jump();
     });
     byId("show-all").addEventListener("click", () => {

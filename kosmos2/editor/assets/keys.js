@@ -52,8 +52,8 @@ function table({ editor, list, stage, filters }) {
       ["r", "re-link the chosen box to other words", { r: () => has() ? begin(editor, "relink", editor.chosen.entry) : editor.say("Choose a box first: click it, or press n.") }],
       ["s", "the chosen phrase is other words", { s: () => editor.chosen.phrase ? begin(editor, "respan") : editor.say("Choose a phrase first: click it, or press its number.") }],
       ["w", "choose words for a new phrase", { w: () => begin(editor, "new") }],
-      ["e", "edit the caption; Enter saves, Esc leaves it", { e: () => editor.setMode("caption") }],
-      ["Esc", "let go", { Escape: () => editor.mode === "draw" ? editor.setMode("look") : editor.choose(null) }],
+      ["e", "edit the caption; Enter saves, Esc cancels", { e: () => editor.setMode("caption") }],
+      ["Esc", "choose nothing; cancel", { Escape: () => editor.mode === "draw" ? editor.setMode("look") : editor.choose(null) }],
     ]],
     ["Everything", [
       ["z  Ctrl+z", "undo, in this record", { z: () => editor.undo(), "Ctrl+z": () => editor.undo() }],

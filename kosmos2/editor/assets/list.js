@@ -112,13 +112,14 @@ export class List {
     const image = make("img", { src: thumbnail(row.number, store.token), alt: "", loading: "lazy" });
     image.addEventListener("error", () => image.classList.add("missing"));
     const facts = [`${row.boxes} box${row.boxes === 1 ? "" : "es"}`];
-    if (row.lowest !== null) facts.push(`least ${Math.round(row.lowest * 100)}%`);
-    if (row.disagreement) facts.push(`apart ${row.disagreement.toFixed(2)}`);
+    if (row.lowest !== null) facts.push(`≥ ${Math.round(row.lowest * 100)}%`);
+    if (row.disagreement) facts.push(`Δ ${row.disagreement.toFixed(2)}`);
     facts.push(...row.reasons);
+    const told = [row.status, ...facts, "≥: the least score", "Δ: disagreement"].join("\n");
     const element = make("div.row", { data: { place, shows, number: row.number } }, image,
       make("div.about", {},
         make("p", { title: row.caption }, row.caption || "(no caption)"),
-        make("small", { title: row.id }, make(`i.dot.${row.status}`, { title: row.status }), facts.join(" · "))));
+        make("small", { title: told }, make(`i.dot.${row.status}`), facts.join(" · "))));
     element.style.top = `${place * HEIGHT}px`;
     return element;
   }

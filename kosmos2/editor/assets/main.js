@@ -27,9 +27,9 @@ function toast({ text, tone, label, action }) {
 function hint(editor) {
   const { pick, words, mode } = editor;
   const text = pick ? hintOf(pick)
-    : mode === "draw" ? "Drag a box, also over others; Enter puts one in the middle, Esc lets be."
-    : mode === "caption" ? "Enter saves the caption, and phrases follow their words. Esc leaves it as it was."
-    : words ? "Drag a box for these words. Esc lets go." : "";
+    : mode === "draw" ? "Drag a box, also over others; Enter puts one in the middle, Esc cancels."
+    : mode === "caption" ? "Enter saves the caption, and phrases follow their words. Esc cancels."
+    : words ? "Drag a box for these words; Esc cancels." : "";
   byId("hint").hidden = !text;
   byId("hint").textContent = text;
 }

@@ -129,7 +129,8 @@ export class Panel {
     const item = make("li", { data: here ? { phrase: here.key } : {} },
       make("span", {}, words), make("small", {}, `${KINDS[pair.kind]}${overlap}`));
     // Pairs are of the view that is shown at first; in the other one they would name other boxes.
-    if (there && editor.view === editor.record.view) {
+    const canTake = there && (pair.kind !== "words" || this.spanHere(other, there));
+    if (canTake && editor.view === editor.record.view) {
       item.append(make("button", { type: "button", onclick: () => this.takeOver(pair, other) }, "take"));
     }
     return here ? painted(item, editor.paint(here)) : item;
@@ -138,15 +139,19 @@ export class Panel {
   /** Do as the other store has it. */
   takeOver({ kind, ours, theirs }, other) {
     const { editor } = this;
-    const [start, end, x0, y0, x1, y1, score] = other[other.view][theirs];
-    const { caption } = editor.record;
-    const span = caption === other.caption ? [start, end] : spanOf(caption, slice(other.caption, start, end));
-    const corners = [x0, y0, x1, y1];
+    const there = other[other.view][theirs];
+    const span = this.spanHere(other, there);
+    const corners = there.slice(2, 6);
     if (kind === "same" || kind === "moved") editor.move(ours, corners);
-    else if (kind === "words" && span) editor.relink(ours, span);
-    else if (kind === "theirs" && span) editor.draw(span, corners, score);
-    else if (kind === "words") begin(editor, "relink", ours);
+    else if (kind === "words") editor.relink(ours, span);
+    else if (span) editor.draw(span, corners, there[6]);
     else begin(editor, "draw", corners);
+  }
+
+  /** Return the span of a phrase of the other store in our caption, null where it has no such words. */
+  spanHere(other, [start, end]) {
+    const { caption } = this.editor.record;
+    return caption === other.caption ? [start, end] : spanOf(caption, slice(other.caption, start, end));
   }
 
   light() {

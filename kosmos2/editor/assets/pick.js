@@ -9,7 +9,7 @@ const ASKS = {
   respan: "Which words is this phrase? Select them in the caption.",
   new: "Which words are a new phrase? Select them in the caption.",
 };
-const KEYS = "← → move over words, Shift extends, Enter takes them, Esc lets be.";
+const KEYS = "← → move over words, Shift extends, Enter takes them, Esc cancels.";
 
 export const hintOf = pick => `${ASKS[pick.purpose]} ${KEYS}`;
 
