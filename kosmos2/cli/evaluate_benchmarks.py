@@ -27,7 +27,11 @@ NAMES = {
     "refcocog": "Find what an expression refers to: RefCOCOg (val, test).",
     "flickr30k": "Find the phrases of captions: Flickr30k Entities (val, test).",
     "refcocog-reg": "Say what is in a box so that it is told from others: RefCOCOg (val, test).",
+    "refcocog-round-trip": "Describe what is in a box, and find it again: RefCOCOg (val, test).",
     "flickr30k-captions": "Say what a picture shows: Flickr30k, Karpathy's split (test).",
+    "coco-captions": "Say what a picture shows: COCO, Karpathy's split (val, test).",
+    "flickr30k-grounded": "Say what a picture shows, with boxes: Flickr30k Entities (val, test).",
+    "vqav2": "Answer questions about pictures: VQAv2 (val, test-dev, test).",
     "seed-bench": "Choose one of four answers: SEED-Bench, questions about pictures (image).",
     "pope": "Is there such a thing? Yes or no: POPE (random, popular, adversarial).",
     "absent": "Find things that may not be there: questions of POPE, told apart by the score.",
@@ -278,8 +282,11 @@ def _load(
 ) -> "Answerer":
     from kosmos2.evaluation.asking import ModelAnswerer
     from kosmos2.evaluation.benchmark import Form
+    from kosmos2.evaluation.round_trip import RoundTripper
     from kosmos2.evaluation.weighing import Weigher
 
+    if benchmark.then is not None:
+        return RoundTripper(choice.load(), benchmark, form, pictures)
     if form is Form.CHOICE:
         return Weigher(choice.load(), benchmark, pictures)
     return ModelAnswerer(choice.load(), benchmark, form, pictures)
@@ -343,10 +350,16 @@ def saved(predictions: list[Path], data: Path, limit: int | None, *, own_data: b
 
 
 def _score(asked: _Asked, predictions: list[Path], folder: Path, worst: int) -> None:
-    from kosmos2.evaluation import gallery, results
+    from kosmos2.evaluation import gallery, results, submission
     from kosmos2.evaluation.predictions import prediction_files, read_run
 
     run = read_run(prediction_files(predictions))
+    handed = submission.write_submission(asked.benchmark, asked.problems, run, folder)
+    if handed:
+        say(f"written: {handed}, to be handed in")
+    if submission.is_secret(asked.benchmark, asked.problems):
+        note("only the benchmark's server knows the truth: no score")
+        return
     scored = results.score(asked.benchmark, asked.data, asked.problems, run)
     results.write(scored, folder)
     written = [folder / "results.json", folder / "results.md"]

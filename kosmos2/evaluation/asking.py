@@ -57,7 +57,13 @@ class ModelAnswerer:
     def answers(
         self, pictures: Sequence[Path], asked: Sequence[Sequence[Problem]]
     ) -> list[list[Prediction]]:
-        views, grid = self.model.look(list(pictures)), self.model.tokenizer.grid
+        return self.answered(self.model.look(list(pictures)), asked)
+
+    def answered(
+        self, views: Sequence[View], asked: Sequence[Sequence[Problem]]
+    ) -> list[list[Prediction]]:
+        """Return a prediction for each question about each picture that was looked at."""
+        grid = self.model.tokenizer.grid
         prompts = [[prompt_of(self.benchmark, each, grid) for each in own] for own in asked]
         others = self._others(asked)
         replies = iter(

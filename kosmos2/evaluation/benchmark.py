@@ -82,7 +82,7 @@ class Problem:
     @property
     def sentences(self) -> int:
         """Return how many sentences of the data set it stands for: splits are counted in them."""
-        return max(1, len(self.references))
+        return 1 if self.text else max(1, len(self.references))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +207,8 @@ class Benchmark:
     """What is weighed where choices are: each by its mean log-probability."""
     solve: Callable[[Problem], str] | None = None
     """What a solved example says; None: there are none."""
+    then: Benchmark | None = None
+    """What is asked of the words that are answered: its boxes are the boxes of the answer."""
     submit: Callable[[Sequence[Pair]], object] | None = None
     """What a server that keeps the truth wants in `result.json`."""
     protocol: str

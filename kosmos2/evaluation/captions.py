@@ -1,10 +1,4 @@
-"""Words asked for: expressions for boxes of RefCOCOg, captions of Flickr30k.
-
-Captions are those of Karpathy's split, `dataset_flickr30k.json`:
-
-    {"images": [{"filename": "1007129816.jpg", "split": "test", "imgid": 66,
-                 "sentences": [{"raw": "The man with pierced ears is wearing glasses ...", ...}]}]}
-"""
+"""Words asked for: expressions for boxes of RefCOCOg, captions of Flickr30k and COCO."""
 
 from __future__ import annotations
 
@@ -12,9 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kosmos2 import tasks
-from kosmos2.errors import RecordError
-from kosmos2.evaluation import refcoco
-from kosmos2.evaluation.annotations import field, read_json
+from kosmos2.evaluation import coco_captions, refcoco
 from kosmos2.evaluation.benchmark import (
     Benchmark,
     Data,
@@ -24,6 +16,7 @@ from kosmos2.evaluation.benchmark import (
     parse_description,
 )
 from kosmos2.evaluation.flickr import PICTURES
+from kosmos2.evaluation.karpathy import read_karpathy
 from kosmos2.evaluation.words import WORD_TITLES, judge_words
 from kosmos2.tasks import Prompt
 from kosmos2.vocab.locations import LocationGrid
@@ -58,6 +51,23 @@ def expression_generation() -> Benchmark:
     )
 
 
+def coco_captioning() -> Benchmark:
+    """Return the benchmark of captioning on Karpathy's splits of COCO."""
+    return replace(
+        captioning(),
+        name="coco-captions",
+        title="Captioning, COCO (Karpathy's split)",
+        version=1,
+        splits=coco_captions.SPLITS,
+        read=coco_captions.read,
+        differences=(
+            _WITHOUT_JAVA,
+            "of Kosmos-2 no captions of COCO are published; prompt and beams are those of its "
+            "captions of Flickr30k",
+        ),
+    )
+
+
 def captioning() -> Benchmark:
     """Return the benchmark of captioning on Karpathy's test split of Flickr30k."""
     return Benchmark(
@@ -74,7 +84,8 @@ def captioning() -> Benchmark:
         solve=_first_said,
         decoding=("beams=5", "max_new_tokens=64"),
         protocol='prompt "An image of" without <grounding>, 5 beams; what is written behind these '
-        "words is compared with the five captions of the picture",
+        "words is compared with the captions of the picture; with --shots, each example is a "
+        "picture, this prompt and its first caption",
         differences=(_WITHOUT_JAVA,),
     )
 
@@ -100,20 +111,11 @@ def read_expressions(path: Path, split: str) -> Data:
 
 
 def read_captions(path: Path, split: str) -> Data:
-    """Return one question for each picture of a split."""
+    """Return one question for each picture of a split of Karpathy's."""
     file = path / "dataset_flickr30k.json" if path.is_dir() else path
-    problems = []
-    for number, image in enumerate(field(read_json(file), "images", str(file))):
-        where = f"{file}, image {number}"
-        if field(image, "split", where) != split:
-            continue
-        said = tuple(str(field(each, "raw", where)) for each in field(image, "sentences", where))
-        if not said:
-            raise RecordError(f"{where} has no sentences")
-        name = str(field(image, "filename", where))
-        problems.append(Problem(id=name, picture=name, width=0, height=0, references=said))
+    problems = read_karpathy(file, split)
     folders = tuple(file.parent / place for place in PICTURES)
-    return Data(source="Karpathy's JSON", problems=tuple(problems), folders=folders)
+    return Data(source="Karpathy's JSON", problems=problems, folders=folders)
 
 
 def _first_said(problem: Problem) -> str:

@@ -105,16 +105,31 @@ def phrase_grounding() -> Benchmark:
 
 def read(path: Path, split: str) -> Data:
     """Return a split from a folder of Entities, or from a JSON of MDETR's beside such a folder."""
-    root = path if path.is_dir() else path.parent
-    entities = _entities_folder(root)
-    places = [base / place for base in (root, entities) for place in PICTURES]
+    entities, folders = places(path)
     if path.is_file():
         problems = _of_mdetr(path, entities)
         source = "MDETR's JSON with the files of Entities"
     else:
         problems = _of_entities(entities, split)
         source = "the files of Entities"
-    return Data(source=source, problems=problems, folders=tuple(dict.fromkeys(places)))
+    return Data(source=source, problems=problems, folders=folders)
+
+
+def places(path: Path) -> tuple[Path, tuple[Path, ...]]:
+    """Return the folder of Entities in or beside a path, and where the pictures may lie."""
+    root = path if path.is_dir() else path.parent
+    entities = _entities_folder(root)
+    folders = [base / place for base in (root, entities) for place in PICTURES]
+    return entities, tuple(dict.fromkeys(folders))
+
+
+def ids_of(folder: Path, split: str) -> list[str]:
+    """Return the pictures of a split of Entities."""
+    listed = folder / f"{split}.txt"
+    try:
+        return listed.read_text(encoding="utf-8").split()
+    except OSError as error:
+        raise RecordError(f"cannot read {listed}, which lists the pictures: {error}") from error
 
 
 def read_entities(file: Path) -> Entities:
@@ -181,13 +196,8 @@ def _entities_folder(root: Path) -> Path:
 
 
 def _of_entities(folder: Path, split: str) -> tuple[Problem, ...]:
-    listed = folder / f"{split}.txt"
-    try:
-        ids = listed.read_text(encoding="utf-8").split()
-    except OSError as error:
-        raise RecordError(f"cannot read {listed}, which lists the pictures: {error}") from error
     problems: list[Problem] = []
-    for id in ids:
+    for id in ids_of(folder, split):
         shown = read_entities(folder / "Annotations" / f"{id}.xml")
         for number, sentence in enumerate(read_sentences(folder / "Sentences" / f"{id}.txt")):
             asked = [each for each in sentence.mentions if each.entity in shown.boxes]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
 from PIL import Image
 
+from kosmos2.boxes import Box
 from kosmos2.evaluation.benchmark import Kind, Pair, Prediction, Problem, find_picture
 from kosmos2.evaluation.localisation import best_overlap
 from kosmos2.evaluation.results import Scored
@@ -21,6 +24,8 @@ SIDE = 640
 TRUTH = "the truth"
 _FOUND = 5
 """So many found boxes are drawn."""
+_BY_SCORE = (Kind.WORDS, Kind.GROUNDED)
+"""Judged by degrees: there is no right and wrong."""
 _EMPTY = (138, 143, 152)
 
 
@@ -30,7 +35,7 @@ def worst(scored: Scored, count: int) -> list[Pair]:
     judged = [
         (each[headline], pair) for pair, each in zip(scored.pairs, scored.judged, strict=True)
     ]
-    if scored.benchmark.kind is Kind.WORDS:
+    if scored.benchmark.kind in _BY_SCORE:
         lowest = sorted(judged, key=lambda each: (each[0], each[1][0].id))
         return [pair for _, pair in lowest[:count]]
     return sorted((pair for value, pair in judged if not value), key=_badness)[:count]
@@ -59,7 +64,7 @@ def _explained(scored: Scored, shown: int) -> str:
     of, model = f"among {len(scored.pairs):,} answers", scored.setting.model
     metric = scored.benchmark.titles[scored.benchmark.headline]
     kind = scored.benchmark.kind
-    if kind is Kind.WORDS:
+    if kind in _BY_SCORE:
         return f"The {shown:,} of the lowest {metric} {of} of {model}, beside what people said."
     wrong = sum(not judged[scored.benchmark.headline] for judged in scored.judged)
     told = (
@@ -89,12 +94,22 @@ def _item(problem: Problem, prediction: Prediction, folders: Sequence[Path]) -> 
             grounded=_answered(problem, prediction),
             note=_weights(problem, prediction),
         )
-    if problem.references:
+    if problem.named:
+        return PageItem(
+            name=f"{problem.id} · {problem.picture}",
+            image=_picture(problem, folders),
+            grounded=_said_and_named(problem, prediction),
+            note=f"Answer: {prediction.answer}",
+        )
+    if problem.references and not (prediction.boxes and problem.boxes):
         return PageItem(
             name=f"{problem.id} · {problem.picture}",
             image=_picture(problem, folders),
             grounded=_said(problem, prediction),
         )
+    if problem.references:  # words by which the box was looked for again
+        words = prediction.text
+        problem = replace(problem, text=words, start=0, end=len(words))
     overlap = best_overlap(prediction.boxes[:1], problem.boxes)
     sure = f", score {prediction.scores[0]:.2f}" if prediction.scores else ""
     found = f"IoU of the first box {overlap:.2f}{sure}" if prediction.boxes else "no box"
@@ -115,12 +130,33 @@ def _said(problem: Problem, prediction: Prediction) -> GroundedText:
     return GroundedText(text=text, phrases=(Phrase(start=0, end=len(answer), boxes=problem.boxes),))
 
 
+def _said_and_named(problem: Problem, prediction: Prediction) -> GroundedText:
+    """Return the caption with its boxes, and behind it the true things with theirs."""
+    spans: dict[tuple[int, int], list[Box]] = {}
+    for span, box in zip(prediction.spans, prediction.boxes, strict=True):
+        spans.setdefault(span, []).append(box)
+    phrases = [Phrase(start=a, end=b, boxes=tuple(boxes)) for (a, b), boxes in spans.items()]
+    text = f"{prediction.text or '(nothing)'}  –  {TRUTH}: "
+    for names, box in zip(problem.named, problem.boxes, strict=True):
+        phrases.append(Phrase(start=len(text), end=len(text) + len(names[0]), boxes=(box,)))
+        text += f"{names[0]} / "
+    return GroundedText(text=text.removesuffix(" / "), phrases=tuple(phrases))
+
+
+def _people(references: Sequence[str]) -> str:
+    """Return what people answered, the most frequent first, with its number of several."""
+    if len(references) == 1:
+        return references[0]
+    return ", ".join(f"{said} ×{times}" for said, times in Counter(references).most_common())
+
+
 def _answered(problem: Problem, prediction: Prediction) -> GroundedText:
     """Return the question, the answer and the true one; boxes that were found lie on the question.
 
     Where boxes were looked for, the question is the phrase, and the truth whether it is there.
     """
-    truth = problem.choices[problem.correct] if problem.choices else problem.references[0]
+    people = _people(problem.references) if problem.references else ""
+    truth = problem.choices[problem.correct] if problem.choices else people
     said = "" if prediction.boxes else f" {prediction.text or '(nothing)'}"
     text = f"{problem.text}{said}  –  {TRUTH}: {truth}"
     if not prediction.boxes:

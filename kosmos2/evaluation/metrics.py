@@ -68,17 +68,20 @@ def match(
 
     An overlap below `at_least` makes no pair.
     """
-    candidates = [
+    return one_to_one(
         Match(i, j, overlap)
         for i, one in enumerate(predicted)
         for j, other in enumerate(true)
         if one.noun == other.noun and (overlap := iou(one.box, other.box)) >= at_least
-    ]
-    candidates.sort(key=lambda pair: (-pair.overlap, pair.predicted, pair.true))
+    )
+
+
+def one_to_one(candidates: Iterable[Match]) -> tuple[Match, ...]:
+    """Return pairs that share no side: the largest overlaps first, earlier ones at a tie."""
     taken_predicted: set[int] = set()
     taken_true: set[int] = set()
     pairs = []
-    for pair in candidates:
+    for pair in sorted(candidates, key=lambda each: (-each.overlap, each.predicted, each.true)):
         if pair.predicted not in taken_predicted and pair.true not in taken_true:
             taken_predicted.add(pair.predicted)
             taken_true.add(pair.true)

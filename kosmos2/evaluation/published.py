@@ -30,7 +30,12 @@ def published(benchmark: str, split: str) -> tuple[Published, ...]:
     """Return what is published for a split, in the order of the paper's tables."""
     if benchmark == "refcocog-reg":
         return _REG if split in ("val", "test") else ()
-    tables = {"flickr30k": _FLICKR, "flickr30k-captions": _CAPTIONS, "seed-bench": _SEED}
+    tables = {
+        "flickr30k": _FLICKR,
+        "flickr30k-captions": _CAPTIONS,
+        "seed-bench": _SEED,
+        "vqav2": {"val": _VQA, "test-dev": _VQA},
+    }
     if benchmark in tables:
         return tables[benchmark].get(split, ())
     return tuple(_rec(benchmark, split))
@@ -176,6 +181,25 @@ _CAPTIONS: Mapping[str, tuple[Published, ...]] = {
         _caption("Kosmos-2", 80.5, "README of the original repository", "instruction-tuned"),
     )
 }
+
+_VQA = tuple(
+    Published(
+        model=model,
+        source=source,
+        trained_on_it=False,
+        numbers={"accuracy": accuracy},
+        note=f"test-dev{note}",
+    )
+    for model, accuracy, source, note in (
+        ("MetaLM", 41.1, f"{KOSMOS2}, table 5", ""),
+        ("Flamingo-3B", 49.2, f"{KOSMOS2}, table 5", ""),
+        ("Flamingo-9B", 51.8, f"{KOSMOS2}, table 5", ""),
+        ("Kosmos-1", 46.7, f"{KOSMOS2}, table 5", "; no instruction tuning"),
+        ("Kosmos-2", 45.6, f"{KOSMOS2}, table 5", "; no instruction tuning"),
+        ("Kosmos-1", 51.0, "README of the original repository", ""),
+        ("Kosmos-2", 51.1, "README of the original repository", "; instruction-tuned"),
+    )
+)
 
 _SEED: Mapping[str, tuple[Published, ...]] = {
     "image": (

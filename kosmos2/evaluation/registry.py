@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kosmos2.errors import RequestError
-from kosmos2.evaluation import absent, captions, flickr, pope, refcoco, seedbench
+from kosmos2.evaluation import (
+    absent,
+    captions,
+    flickr,
+    grounded,
+    pope,
+    refcoco,
+    round_trip,
+    seedbench,
+    vqa,
+)
 from kosmos2.evaluation.benchmark import Benchmark
 
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -14,7 +24,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         *map(refcoco.rec, refcoco.SIZES),
         flickr.phrase_grounding(),
         captions.expression_generation(),
+        round_trip.round_trip(),
         captions.captioning(),
+        captions.coco_captioning(),
+        grounded.grounded_captioning(),
+        vqa.vqa(),
         seedbench.seed_bench(),
         pope.pope(),
         absent.absent_phrases(),

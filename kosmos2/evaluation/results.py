@@ -106,7 +106,10 @@ def differences(scored: Scored) -> list[str]:
             "orientation only",
         )
     if "meteor" in scored.benchmark.titles and "meteor" not in scored.numbers:
-        told.append("METEOR was not counted: its official scorer needs Java, which is not here")
+        told.append(
+            "METEOR was not counted: its official scorer needs Java, which is not here; that of "
+            "NLTK is another, and comparable with no published number"
+        )
     if setting.shots:
         told.append(
             f"{setting.shots['count']} solved examples of the split "

@@ -42,6 +42,7 @@ def _true_boxes(problem: Problem) -> Sequence[str]:
 
 SLICES: Mapping[str, Labels] = {
     "kind": lambda problem: problem.categories,
+    "question type": lambda problem: (problem.opening,) if problem.opening else (),
     "box, share of the picture": _size,
     "words of the expression": _words,
     "others of the same noun": _distractors,

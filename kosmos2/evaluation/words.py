@@ -1,8 +1,9 @@
 """Sentences judged by their words: CIDEr, METEOR, BLEU, ROUGE-L, as pycocoevalcap counts them.
 
 The official pipeline tokenizes with Stanford's PTBTokenizer, a Java program; `tokens` does the same
-to captions without it, and is held against it by a test. METEOR exists as a Java program alone:
-where there is no Java it is left out, and no other variant stands in for it.
+to captions without it, and is held against it by a test. The official METEOR is a Java program:
+where there is no Java, NLTK's stands there under another name (the older formula, equal words and
+equal stems, no synonyms), never beside it and never in its place.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from kosmos2.errors import MissingExtraError
@@ -19,7 +21,8 @@ from kosmos2.evaluation.benchmark import Judgement, Pair
 WORD_TITLES = {
     "cider": "CIDEr",
     "meteor": "METEOR (1.5, official)",
-    "bleu4": "BLEU-4",
+    "meteor_nltk": "METEOR of NLTK without synonyms (NOT the official one)",
+    **{f"bleu{n}": f"BLEU-{n}" for n in (1, 2, 3, 4)},
     "rouge_l": "ROUGE-L",
     "answered": "answers with words",
 }
@@ -66,8 +69,11 @@ def judge_words(pairs: Sequence[Pair]) -> Judgement:
     columns["cider"] = cider().compute_score(references, said)[1].tolist()
     if shutil.which("java"):
         whole["meteor"], columns["meteor"] = meteor(references, said)
+    elif find_spec("nltk"):
+        columns["meteor_nltk"] = meteor_nltk(references, said)
     over_all, each = bleu(4).compute_score(references, said, verbose=0)
-    whole["bleu4"], columns["bleu4"] = over_all[3], each[3]
+    for n in range(4):
+        whole[f"bleu{n + 1}"], columns[f"bleu{n + 1}"] = over_all[n], each[n]
     columns["rouge_l"] = rouge().compute_score(references, said)[1].tolist()
     columns["answered"] = [float(bool(words[0])) for words in said.values()]
     names = [name for name in WORD_TITLES if name in columns]
@@ -87,6 +93,26 @@ def meteor(
     threading.Thread(target=scorer.meteor_p.stderr.read, daemon=True).start()
     score, scores = scorer.compute_score(references, said)
     return float(score), [float(each) for each in scores]
+
+
+class _NoSynonyms:
+    """In place of WordNet, which has to be downloaded: no word means the same as another."""
+
+    def synsets(self, _word: str) -> list[Any]:
+        return []
+
+
+def meteor_nltk(references: Mapping[str, list[str]], said: Mapping[str, list[str]]) -> list[float]:
+    """Return METEOR as NLTK counts it, of equal words and equal stems alone, of each sentence."""
+    from nltk.translate.meteor_score import meteor_score  # type: ignore[import-untyped]
+
+    without = _NoSynonyms()
+    return [
+        float(
+            meteor_score([text.split() for text in references[id]], words.split(), wordnet=without)
+        )
+        for id, (words,) in said.items()
+    ]
 
 
 def _library() -> tuple[Any, Any, Any]:
