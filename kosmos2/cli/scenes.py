@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kosmos2.cli.console import bar, note, say
+from kosmos2.errors import RequestError
 
 if TYPE_CHECKING:
     from kosmos2.scenes import SceneMaker
@@ -38,6 +39,8 @@ class SetForm(StrEnum):
     FLICKR30K = "flickr30k"
     SEED_BENCH = "seed-bench"
     POPE = "pope"
+    COCO_CAPTIONS = "coco-captions"
+    VQAV2 = "vqav2"
 
 
 class Nouns(StrEnum):
@@ -130,6 +133,10 @@ def write(
     ],
     split: Annotated[HeldOut, typer.Option("--split", help="What they may show.")] = HeldOut.IID,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many scenes.")] = 200,
+    examples: Annotated[
+        int,
+        typer.Option("--examples", min=0, help="So many scenes of training beside, for --shots."),
+    ] = 0,
 ) -> None:
     """Write scenes that training never saw as the files of a benchmark, for `kosmos2 eval`.
 
@@ -137,15 +144,18 @@ def write(
     """
     from kosmos2 import config
     from kosmos2.cli.evaluate import makers
-    from kosmos2.evaluation.scene_sets import FORMATS, check_empty
+    from kosmos2.evaluation.scene_sets import FORMATS, WITH_EXAMPLES, check_empty
     from kosmos2.training.recipe import TrainRecipe
 
     check_empty(out)
-    maker = makers(config.load(TrainRecipe, recipe), [split])[split]
-    made = (maker.scene(index) for index in range(count))
-    with bar("scenes", count) as it:
+    if examples and form not in WITH_EXAMPLES:
+        raise RequestError(f"--examples are for --as {', '.join(WITH_EXAMPLES)}; got {form}")
+    counts = {str(split): count, "train": examples} if examples else {str(split): count}
+    found = makers(config.load(TrainRecipe, recipe), list(counts))
+    made = (found[name].scene(index) for name in counts for index in range(counts[name]))
+    with bar("scenes", count + examples) as it:
         for number, _ in enumerate(FORMATS[form](out, made, str(split)), start=1):
-            it.reach(number, count, "scenes")
+            it.reach(number, count + examples, "scenes")
     say(
         f"{count} scenes in {out}; run: kosmos2 eval {form} --data {out} --split {split} --own-data"
     )

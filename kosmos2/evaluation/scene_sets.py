@@ -2,8 +2,10 @@
 
     refcoco     OUT/refcoco/refs(unc).p, OUT/refcoco/instances.json, OUT/images/NAME.png
     refcocog    the same under OUT/refcocog/, with refs(umd).p; for refcocog-reg too
-    flickr30k   OUT/SPLIT.txt, OUT/Sentences/ID.txt, OUT/Annotations/ID.xml, OUT/images/ID.png
-    seed-bench, pope    see `scene_questions`
+    flickr30k   OUT/SPLIT.txt, OUT/Sentences/ID.txt, OUT/Annotations/ID.xml, OUT/images/ID.png;
+                for flickr30k-grounded too
+    seed-bench, pope        see `scene_questions`
+    coco-captions, vqav2    see `scene_words`
 
 The split has the name of the scenes' own: `kosmos2 eval refcoco --data OUT --split iid --own-data`.
 Scenes know which expressions are true of one thing alone; all of them become questions.
@@ -27,6 +29,7 @@ from kosmos2.boxes import Box
 from kosmos2.errors import RequestError
 from kosmos2.evaluation.refcoco import REFS
 from kosmos2.evaluation.scene_questions import write_pope, write_seed_bench
+from kosmos2.evaluation.scene_words import split_of, write_captions, write_questions
 from kosmos2.grounding.spans import GroundedText
 from kosmos2.scenes import Scene
 from kosmos2.scenes.nouns import all_nouns
@@ -85,7 +88,8 @@ class _Coco:
                 self.annotations.append(thing)
                 said = [item.expression for item in scene.referring if item.box == box]
                 if said:
-                    self._refer(thing, list(dict.fromkeys(said)), file_name, split)
+                    said = list(dict.fromkeys(said))
+                    self._refer(thing, said, file_name, split_of(scene, split))
 
     def _refer(self, thing: Mapping[str, Any], said: list[str], file_name: str, split: str) -> None:
         rows = [
@@ -156,8 +160,12 @@ FORMATS: Mapping[str, Writer] = {
     "flickr30k": write_flickr,
     "seed-bench": write_seed_bench,
     "pope": write_pope,
+    "coco-captions": write_captions,
+    "vqav2": write_questions,
 }
 """Benchmark → who writes scenes as its data."""
+WITH_EXAMPLES = ("refcoco", "refcocog", "coco-captions", "vqav2")
+"""Those that keep scenes of training apart, as a split of solved examples."""
 
 
 def _sentence(text: GroundedText, scene: Scene, entities: dict[tuple[Box, ...], str]) -> str:
