@@ -108,6 +108,16 @@ def test_two_ranks_learn_what_one_does_and_their_checkpoint_goes_on_with_one(
     assert_like(copy, alone, first=3)
 
 
+def test_two_ranks_that_share_frozen_blocks_learn_the_same_low_rank_layers(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    out, alone = (new(tmp_path / name, tiny_tokenizer) for name in ("two", "one"))
+    start(out, "lora.rank=2", "parallel.kind=fsdp")
+    start(alone, "lora.rank=2", launcher=())
+    assert_like(out, alone)
+    assert not any("lora" in name for name in weights(out))  # they are merged
+
+
 def test_a_checkpoint_of_one_rank_goes_on_with_two(tmp_path: Path, alone: Path) -> None:
     copy = without_the_last_checkpoint(alone, tmp_path / "copy")
     start(copy, "parallel.kind=fsdp")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from own_cases import record, squares, write
 from PIL import Image
 from run_cases import RECIPE, changed
 from scene_shapes import shapes
@@ -16,10 +17,11 @@ from kosmos2 import Kosmos2, config
 from kosmos2.errors import Kosmos2Error, TrainingError
 from kosmos2.records.record import Grounded, GroundedRecord
 from kosmos2.records.store import Writer
+from kosmos2.scenes import Sprites
 from kosmos2.training import build, checkpoint
 from kosmos2.training.evaluate import Evaluation
 from kosmos2.training.meter import Progress
-from kosmos2.training.recipe import SourceRecipe, TrainRecipe
+from kosmos2.training.recipe import ScenesRecipe, SourceRecipe, TrainRecipe
 from kosmos2.training.run import resume, run
 from kosmos2.vocab.tokenizer import Tokenizer
 
@@ -265,6 +267,39 @@ def test_records_train_the_same_way_and_teach_the_vocabulary_their_words(tmp_pat
     assert all(each.patch_loss == 0 for each in losses)  # nobody has said what patches show
     tokenizer = Tokenizer.from_folder(tmp_path / "run")
     assert tokenizer.vocabulary.unk not in tokenizer.encode_text(caption)
+
+
+def test_records_alone_need_no_artwork_and_are_asked_about_where_the_recipe_says(
+    tmp_path: Path,
+) -> None:
+    learnt = squares(tmp_path / "own", 4)
+    asked = squares(tmp_path / "asked", 3, first=40)
+    recipe = dataclasses.replace(
+        changed(RECIPE, "run", evaluation_scenes=2),
+        scenes=ScenesRecipe(),
+        sources=(SourceRecipe(kind="records", path=str(learnt)),),
+    )
+    news: list[News] = []
+    run(recipe, tmp_path / "silent", Sprites({}), CPU, report=news.append)
+    assert not any(isinstance(each, Evaluation) for each in news)
+    assert Kosmos2.load(tmp_path / "silent/model")
+
+    recipe = changed(recipe, "run", evaluation_records=str(asked))
+    run(recipe, tmp_path / "asked/run", Sprites({}), CPU, report=news.append)
+    exams = [each for each in news if isinstance(each, Evaluation)]
+    assert [(each.step, each.phrases) for each in exams] == [(2, 2), (3, 2)]
+    assert (tmp_path / "asked/run/preview-000003.png").exists()
+
+
+def test_records_of_which_nothing_can_be_found_are_refused(tmp_path: Path) -> None:
+    learnt = squares(tmp_path / "own", 2)
+    empty = write(tmp_path, [{**record(tmp_path, 0), "ref_exps": []}, {"caption": ""}])
+    recipe = changed(RECIPE, "run", evaluation_records=str(empty))
+    recipe = dataclasses.replace(
+        recipe, sources=(SourceRecipe(kind="records", path=str(learnt)),), scenes=ScenesRecipe()
+    )
+    with pytest.raises(TrainingError, match=r"evaluation_records: .*nothing to find .*no caption"):
+        run(recipe, tmp_path / "run", Sprites({}), CPU, report=lambda news: None)
 
 
 @pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", checkpoint.NOTE])

@@ -1,10 +1,12 @@
 """`kosmos2 train`: what it prints, and what it says of a mistake."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from own_cases import squares
 from run_cases import RECIPE
 from scene_shapes import shapes
 from typer.testing import CliRunner, Result
@@ -118,6 +120,21 @@ def test_without_artwork_the_command_says_how_to_get_it(recipe: Path, tmp_path: 
     refused = train(recipe, "--out", tmp_path / "run", "--cache", tmp_path / "empty")
     assert "kosmos2 scenes prepare" in refusal(refused)
     assert not (tmp_path / "run").exists()
+
+
+def test_records_alone_are_trained_without_artwork(recipe: Path, tmp_path: Path) -> None:
+    text = recipe.read_text().replace('kind = "scenes"', 'kind = "records"\npath = "{}"')
+    text = re.sub(r"\[scenes\]\nnouns = .*\nstyles = .*\n", "", text)
+    recipe.write_text(text.format(squares(tmp_path / "own", 4)))
+    done = train(recipe, "--out", tmp_path / "run", "--cache", tmp_path / "empty")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "run/model/model.safetensors").exists()
+
+    page = tmp_path / "preview.html"
+    command = ["train", "preview", str(recipe), "--out", str(page), "--steps", "1"]
+    shown = CliRunner().invoke(app, [*command, "--cache", str(tmp_path / "empty")])
+    assert shown.exit_code == 0, shown.output
+    assert page.exists()
 
 
 def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def test_a_value_that_cannot_work_is_refused_by_its_name(
         ({"sources": [{"kind": "scenes", "weight": -1.0}]}, "weight"),
         ({"seed": -1}, "seed"),
         ({"bins": 0}, "bins"),
+        ({"scenes": {}}, "scenes.nouns"),
     ],
 )
 def test_a_whole_that_cannot_work_is_refused(changes: dict[str, object], complaint: str) -> None:
