@@ -21,7 +21,7 @@ from kosmos2.api.replies import Trace
 from kosmos2.cli import app, asking
 from kosmos2.cli.doctor import doctor
 from kosmos2.cli.pictures import read_corners
-from kosmos2.cli.showing import DRAWABLE, Show, outputs
+from kosmos2.cli.showing import Show, outputs
 from kosmos2.engine import StopReason
 from kosmos2.grounding.markup import read_leniently
 from kosmos2.tasks import Task
@@ -290,7 +290,7 @@ def test_corners_are_four_numbers_with_commas(text: str) -> None:
     assert read_corners(text, Unit.PIXELS) == (1, 2, 3, 4)
 
 
-# Help, doctor, convert, demo
+# Help, doctor, convert
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -366,29 +366,6 @@ def test_convert_writes_a_model_that_answers_alike(
     (one,) = objects(run("find", photo, *arguments, model))
     (other,) = objects(run("find", photo, *arguments, target))
     assert one["answers"] == other["answers"]
-
-
-def test_demo_draws_the_given_pictures_and_one_page(
-    model: Path, photo: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    output = run("demo", photo, "--out", out, "--model", model).stdout
-    assert "An image of" in output
-    assert sorted(path.name for path in out.iterdir()) == ["index.html", f"{photo.stem}.png"]
-    assert (out / "index.html").resolve().as_uri() in output.replace("\n", "")
-
-
-def test_demo_takes_every_picture_of_the_examples_folder(
-    model: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "examples").mkdir()
-    photo.rename(tmp_path / "examples" / "b.png")
-    (tmp_path / "examples" / "notes.txt").write_text("no picture")
-    monkeypatch.chdir(tmp_path)
-    output = run("demo", "--model", model).stdout
-    assert "b.png" in output
-    assert (tmp_path / "demo-output" / "b.png").is_file()
-    assert ".txt" not in DRAWABLE
 
 
 def test_a_process_of_its_own_ends_with_code_two_and_one_line(tmp_path: Path) -> None:

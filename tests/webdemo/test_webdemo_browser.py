@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import sleep
@@ -23,6 +23,15 @@ from kosmos2.grounding.render import draw
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
+
+
+@pytest.fixture(scope="module")
+def answered(browser: Browser, address: str) -> Iterator[Page]:
+    """A page with the caption of the first example, for tests that only look at it."""
+    with open_page(browser) as page:
+        visit(page, address)
+        run(page)
+        yield page
 
 
 def test_the_page_opens_with_the_examples_ready(browser_page: Page, address: str) -> None:
@@ -48,17 +57,15 @@ def test_an_example_is_answered_as_the_model_answers_it(
     assert browser_page.text_content(".log .wrote") == reply.trace.markup
 
 
-def test_words_light_their_box_and_no_other(browser_page: Page, address: str) -> None:
-    visit(browser_page, address)
-    run(browser_page)
-    picture = browser_page.locator(".picture")
-    browser_page.hover("h1")
+def test_words_light_their_box_and_no_other(answered: Page) -> None:
+    picture = answered.locator(".picture")
+    answered.hover("h1")
     before = seen(picture)
-    browser_page.locator(".caption .phrase").nth(1).hover()
+    answered.locator(".caption .phrase").nth(1).hover()
     after = seen(picture)
     boxes = {
         box.get_attribute("data-links"): box.bounding_box()
-        for box in browser_page.locator(".box").all()
+        for box in answered.locator(".box").all()
     }
     frame = picture.bounding_box()
     for link, box in boxes.items():
@@ -73,30 +80,26 @@ def test_words_light_their_box_and_no_other(browser_page: Page, address: str) ->
     assert sum(after.getpixel(outside)) < 0.75 * sum(before.getpixel(outside))
 
 
-def test_a_box_lights_its_words_and_its_row(browser_page: Page, address: str) -> None:
-    visit(browser_page, address)
-    run(browser_page)
-    browser_page.locator(".box[data-links='0']").hover()
-    lit = browser_page.locator(".caption .phrase.lit")
-    assert lit.all_inner_texts() == [browser_page.locator(".caption .phrase").first.inner_text()]
-    assert browser_page.locator(".rows .lit .name").all_inner_texts() == lit.all_inner_texts()
+def test_a_box_lights_its_words_and_its_row(answered: Page) -> None:
+    answered.locator(".box[data-links='0']").hover()
+    lit = answered.locator(".caption .phrase.lit")
+    assert lit.all_inner_texts() == [answered.locator(".caption .phrase").first.inner_text()]
+    assert answered.locator(".rows .lit .name").all_inner_texts() == lit.all_inner_texts()
     background = lit.evaluate("element => getComputedStyle(element).backgroundColor")
     assert background == f"rgb{painted(0)}"
 
 
-def test_the_keyboard_lights_and_keeps_a_phrase(browser_page: Page, address: str) -> None:
-    visit(browser_page, address)
-    run(browser_page)
-    browser_page.locator(".caption .phrase").first.focus()
-    assert browser_page.locator(".box.lit").get_attribute("data-links") == "0"
-    browser_page.keyboard.press("Enter")
-    browser_page.locator("#k2-go").focus()
-    assert browser_page.locator(".box.lit").count() == 1
-    assert browser_page.locator(".caption [aria-pressed=true]").count() == 1
-    browser_page.locator(".caption .phrase").first.focus()
-    browser_page.keyboard.press("Escape")
-    browser_page.locator("#k2-go").focus()
-    assert browser_page.locator(".box.lit").count() == 0
+def test_the_keyboard_lights_and_keeps_a_phrase(answered: Page) -> None:
+    answered.locator(".caption .phrase").first.focus()
+    assert answered.locator(".box.lit").get_attribute("data-links") == "0"
+    answered.keyboard.press("Enter")
+    answered.locator("#k2-go").focus()
+    assert answered.locator(".box.lit").count() == 1
+    assert answered.locator(".caption [aria-pressed=true]").count() == 1
+    answered.locator(".caption .phrase").first.focus()
+    answered.keyboard.press("Escape")
+    answered.locator("#k2-go").focus()
+    assert answered.locator(".box.lit").count() == 0
 
 
 def test_a_drawn_box_is_described(browser_page: Page, address: str, shown_model: Kosmos2) -> None:
@@ -154,29 +157,28 @@ def test_two_users_at_once_keep_apart(browser: Browser, address: str, shown_mode
 
 
 def test_the_threshold_hides_boxes_without_asking_again(
-    browser_page: Page, address: str, shown_model: Kosmos2
+    answered: Page, shown_model: Kosmos2
 ) -> None:
-    visit(browser_page, address)
-    run(browser_page)
     reply = shown_model.caption(EXAMPLES[0])
     scores = sorted(score for phrase in reply.phrases for score in phrase.scores)
     least = round(scores[-1] * 100 - 1) / 100
-    browser_page.fill(".threshold input", str(least))
+    answered.fill(".threshold input", str(least))
     left = sum(score >= least for score in scores)
     assert 0 < left < len(scores)
-    assert browser_page.locator(".box >> visible=true").count() == left
-    assert browser_page.locator(".rows li >> visible=true").count() == left
-    assert browser_page.locator(".phrase:not(.faint)").count() == left
-    assert browser_page.locator(".log li").count() == 1
+    assert answered.locator(".box >> visible=true").count() == left
+    assert answered.locator(".rows li >> visible=true").count() == left
+    assert answered.locator(".phrase:not(.faint)").count() == left
+    assert answered.locator(".log li").count() == 1
 
     for _ in range(2):  # the same picture may be saved twice
-        with browser_page.expect_download() as saved:
-            browser_page.click("[data-file=picture]")
+        with answered.expect_download() as saved:
+            answered.click("[data-file=picture]")
     assert saved.value.suggested_filename == "scene-0-boxes.jpg"
     given = Image.open(saved.value.path()).convert("RGB")
     wanted = draw(Image.open(EXAMPLES[0]), reply.grounded, least)
     difference = ImageChops.difference(given, wanted).convert("L").resize((28, 28))
     assert given.size == wanted.size and difference.getextrema()[1] < 10
+    answered.fill(".threshold input", "0")
 
 
 def test_answers_are_saved_as_json_and_markup(
