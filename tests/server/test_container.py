@@ -70,7 +70,7 @@ def test_nothing_else_is_sent_to_the_build() -> None:
 
 def test_every_file_that_the_package_is_built_from_is_copied() -> None:
     told = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    named = re.findall(r'readme = "(.*)"', told) + ["LICENSE", "NOTICE", "licenses", "kosmos2"]
+    named = [*re.findall(r'readme = "(.*)"', told), "LICENSE", "NOTICE", "licenses", "kosmos2"]
     assert {*named, "pyproject.toml"} <= set(sources())
 
 
