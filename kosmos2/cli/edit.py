@@ -48,6 +48,14 @@ ReasonsOption = Annotated[
         show_default=False,
     ),
 ]
+DroppedOption = Annotated[
+    bool,
+    typer.Option(
+        "--dropped",
+        help="RECORDS is a folder of `grit build`: look at the pairs that it dropped, with the "
+        "boxes that were found; they are written into it as dropped-records.jsonl.",
+    ),
+]
 ImagesOption = Annotated[
     Path | None,
     typer.Option(
@@ -71,6 +79,7 @@ def edit(
     store: RecordsArgument,
     against: AgainstOption = None,
     reasons: ReasonsOption = None,
+    dropped: DroppedOption = False,
     images: ImagesOption = None,
     host: HostOption = "127.0.0.1",
     port: PortOption = 8010,
@@ -90,6 +99,8 @@ def edit(
         raise RequestError("--drop-rejected goes with --apply, which writes the store anew")
     if not store.exists():
         raise RequestError(f"there are no records at {store}")
+    if dropped:
+        store = _dropped(store)
     if apply:
         _apply(store, drop_rejected=drop_rejected)
         return
@@ -123,6 +134,13 @@ def _opened(store: Path, against: Path | None, reasons: Path | None) -> Session:
 def _tell(progress: Bar, done: int) -> None:
     if done % STEP == 0:
         progress.reach(done, None, "records")
+
+
+def _dropped(build: Path) -> Path:
+    from kosmos2.grit.dropped import write_dropped
+
+    with bar("units", None) as progress:
+        return write_dropped(build, lambda done, total: progress.reach(done, total, "units"))
 
 
 def _apply(store: Path, *, drop_rejected: bool) -> None:

@@ -177,7 +177,8 @@ def summary_of(state: State, reasons: Iterable[str], disagreement: float | None)
 def reasons_in(fields: Mapping[str, Any]) -> list[str]:
     """Return why a record, or parts of it, were refused, as its own fields tell.
 
-    `drop_reason` is of `grit dropped`; `malformed` is what `annotate` could not use of an answer.
+    `drop_reason` is of a pair that `grit build` dropped; `malformed` is what `annotate` could not
+    use of an answer.
     """
     told = [fields["drop_reason"]] if isinstance(fields.get("drop_reason"), str) else []
     faults = fields.get("malformed")

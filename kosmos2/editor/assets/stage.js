@@ -151,10 +151,12 @@ export class Stage {
     const { record, view } = this.editor;
     const { other } = record;
     const pairs = (other?.pairs ?? []).filter(pair => pair.theirs !== null && pair.iou < 0.98);
-    return pairs.map(({ ours, theirs }) => {
+    return pairs.map(({ kind, ours, theirs }) => {
       const [start, end, ...corners] = other[other.view][theirs];
       const words = slice(other.caption, start, end);
-      const ghost = make("div.ghost", { data: { theirs } }, make("span.label", {}, `${words} (other)`));
+      const says = kind === "words" || kind === "theirs"; // else it has the words of ours
+      const label = says ? make("span.label", {}, `${words} (other)`) : null;
+      const ghost = make("div.ghost", { data: { theirs } }, label);
       const phrase = ours === null || view !== record.view ? null : this.editor.phraseOf(ours);
       if (phrase) painted(ghost, this.editor.paint(phrase));
       return this.placed(ghost, corners);
