@@ -35,11 +35,13 @@ class HeldOut(StrEnum):
 
 class SetForm(StrEnum):
     REFCOCO = "refcoco"
+    REFCOCO_PLUS = "refcoco+"
     REFCOCOG = "refcocog"
     FLICKR30K = "flickr30k"
     SEED_BENCH = "seed-bench"
     POPE = "pope"
     COCO_CAPTIONS = "coco-captions"
+    FLICKR30K_CAPTIONS = "flickr30k-captions"
     VQAV2 = "vqav2"
 
 

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from kosmos2.evaluation.scene_words import with_pictures
 from kosmos2.scenes import Scene
 from kosmos2.scenes.compose import COLOURS
 from kosmos2.scenes.nouns import NUMBER_WORDS
@@ -30,8 +29,9 @@ CHOICES: Mapping[str, tuple[str, Sequence[str]]] = {
 
 def write_pope(folder: Path, scenes: Iterable[Scene], split: str) -> Iterator[Scene]:
     """Write who is there and who is not, as POPE asks for it."""
+    folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    for scene, name in _pictures(folder, scenes):
+    for scene, name in with_pictures(folder, scenes):
         for item in scene.questions:
             thing = re.fullmatch(r"Is there (.+)\?", item.question)
             if thing is None:
@@ -52,8 +52,9 @@ def write_pope(folder: Path, scenes: Iterable[Scene], split: str) -> Iterator[Sc
 def write_seed_bench(folder: Path, scenes: Iterable[Scene], split: str) -> Iterator[Scene]:
     """Write how many there are and of which colour, with three wrong answers each."""
     types = {kind: number for number, (kind, _) in enumerate(CHOICES.values(), start=1)}
+    folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    for scene, name in _pictures(folder, scenes):
+    for scene, name in with_pictures(folder, scenes):
         for item in scene.questions:
             offered = _offered(item.question, item.answer, seed=f"{scene.id} {item.question}")
             if offered is None:
@@ -86,13 +87,3 @@ def _offered(question: str, answer: str, *, seed: str) -> tuple[str, list[str]] 
             wrong = draw.sample([each for each in answers if each != answer], len(LETTERS) - 1)
             return kind, draw.sample([answer, *wrong], len(LETTERS))
     return None
-
-
-def _pictures(folder: Path, scenes: Iterable[Scene]) -> Iterator[tuple[Scene, str]]:
-    """Write the pictures; yield each scene with the name of its file."""
-    pictures = folder / "images"
-    pictures.mkdir(parents=True)
-    for scene in scenes:
-        name = f"{scene.id.replace(':', '_')}.png"
-        Image.fromarray(scene.image).save(pictures / name)
-        yield scene, name

@@ -1,11 +1,12 @@
 """Illustrated scenes written in the file formats of the benchmarks, to run their commands on.
 
     refcoco     OUT/refcoco/refs(unc).p, OUT/refcoco/instances.json, OUT/images/NAME.png
+    refcoco+    the same under OUT/refcoco+/
     refcocog    the same under OUT/refcocog/, with refs(umd).p; for refcocog-reg too
     flickr30k   OUT/SPLIT.txt, OUT/Sentences/ID.txt, OUT/Annotations/ID.xml, OUT/images/ID.png;
                 for flickr30k-grounded too
-    seed-bench, pope        see `scene_questions`
-    coco-captions, vqav2    see `scene_words`
+    seed-bench, pope                            see `scene_questions`
+    coco-captions, flickr30k-captions, vqav2    see `scene_words`
 
 The split has the name of the scenes' own: `kosmos2 eval refcoco --data OUT --split iid --own-data`.
 Scenes know which expressions are true of one thing alone; all of them become questions.
@@ -29,7 +30,12 @@ from kosmos2.boxes import Box
 from kosmos2.errors import RequestError
 from kosmos2.evaluation.refcoco import REFS
 from kosmos2.evaluation.scene_questions import write_pope, write_seed_bench
-from kosmos2.evaluation.scene_words import split_of, write_captions, write_questions
+from kosmos2.evaluation.scene_words import (
+    split_of,
+    write_captions,
+    write_karpathy,
+    write_questions,
+)
 from kosmos2.grounding.spans import GroundedText
 from kosmos2.scenes import Scene
 from kosmos2.scenes.nouns import all_nouns
@@ -156,15 +162,20 @@ def write_flickr(folder: Path, scenes: Iterable[Scene], split: str) -> Iterator[
 
 FORMATS: Mapping[str, Writer] = {
     "refcoco": partial(write_refs, "refcoco"),
+    "refcoco+": partial(write_refs, "refcoco+"),
     "refcocog": partial(write_refs, "refcocog"),
     "flickr30k": write_flickr,
     "seed-bench": write_seed_bench,
     "pope": write_pope,
     "coco-captions": write_captions,
+    "flickr30k-captions": write_karpathy,
     "vqav2": write_questions,
 }
 """Benchmark → who writes scenes as its data."""
-WITH_EXAMPLES = ("refcoco", "refcocog", "coco-captions", "vqav2")
+WITH_EXAMPLES = (
+    *("refcoco", "refcoco+", "refcocog"),
+    *("coco-captions", "flickr30k-captions", "vqav2"),
+)
 """Those that keep scenes of training apart, as a split of solved examples."""
 
 

@@ -1,6 +1,7 @@
-"""Illustrated scenes written as captions of COCO and as questions of VQAv2.
+"""Illustrated scenes written as captions of COCO and Flickr30k and as questions of VQAv2.
 
     coco-captions   OUT/annotations/captions_SPLIT.json, OUT/images/NAME.png
+    flickr30k-captions   OUT/dataset_flickr30k.json, OUT/images/NAME.png, as Karpathy wrote it
     vqav2           OUT/v2_OpenEnded_mscoco_SPLIT_questions.json,
                     OUT/v2_mscoco_SPLIT_annotations.json, OUT/images/COCO_SPLIT_000000000001.jpg
 
@@ -36,21 +37,43 @@ def split_of(scene: Scene, split: str) -> str:
 def write_captions(folder: Path, scenes: Iterable[Scene], split: str) -> Iterator[Scene]:
     """Write scenes as COCO's captions: one file for each split."""
     (folder / "annotations").mkdir(parents=True)
-    (folder / "images").mkdir()
     files: dict[str, dict[str, list[dict[str, Any]]]] = {}
     said = 0
-    for number, scene in enumerate(scenes, start=1):
-        name = f"{scene.id.replace(':', '_')}.png"
-        Image.fromarray(scene.image).save(folder / "images" / name)
+    for number, (scene, name) in enumerate(with_pictures(folder, scenes), start=1):
         height, width = scene.image.shape[:2]
         file = files.setdefault(split_of(scene, split), {"images": [], "annotations": []})
         file["images"].append({"id": number, "file_name": name, "width": width, "height": height})
-        for caption in (scene.brief.text.removeprefix(tasks.BRIEF).strip(), scene.detailed.text):
+        for caption in _captions(scene):
             said += 1
             file["annotations"].append({"id": said, "image_id": number, "caption": caption})
         yield scene
     for name, file in files.items():
         _write(folder / "annotations" / f"captions_{name}.json", file)
+
+
+def write_karpathy(folder: Path, scenes: Iterable[Scene], split: str) -> Iterator[Scene]:
+    """Write scenes as Karpathy's captions: one file for all splits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images: list[dict[str, Any]] = []
+    for scene, name in with_pictures(folder, scenes):
+        sentences = [{"raw": each, "tokens": each.lower().split()} for each in _captions(scene)]
+        own = {"filename": name, "split": split_of(scene, split), "imgid": len(images)}
+        images.append({**own, "sentences": sentences})
+        yield scene
+    _write(folder / "dataset_flickr30k.json", {"dataset": "scenes", "images": images})
+
+
+def _captions(scene: Scene) -> tuple[str, str]:
+    return scene.brief.text.removeprefix(tasks.BRIEF).strip(), scene.detailed.text
+
+
+def with_pictures(folder: Path, scenes: Iterable[Scene]) -> Iterator[tuple[Scene, str]]:
+    """Write the picture of each scene; yield the scene and the name of the file."""
+    (folder / "images").mkdir()
+    for scene in scenes:
+        name = f"{scene.id.replace(':', '_')}.png"
+        Image.fromarray(scene.image).save(folder / "images" / name)
+        yield scene, name
 
 
 def write_questions(folder: Path, scenes: Iterable[Scene], split: str) -> Iterator[Scene]:

@@ -1,10 +1,11 @@
-"""Scenes written as SEED-Bench and POPE: what is asked is true, and answered by the scene."""
+"""Scenes written as SEED-Bench, POPE and others: what is asked is true of the scene."""
 
 from pathlib import Path
 
 import pytest
 from scene_shapes import recipe, shapes
 
+from kosmos2.evaluation.asking import pictures_of
 from kosmos2.evaluation.benchmark import Problem, read_split
 from kosmos2.evaluation.registry import BENCHMARKS
 from kosmos2.evaluation.scene_sets import FORMATS
@@ -67,3 +68,22 @@ def test_the_same_scenes_are_written_as_the_same_questions(
 ) -> None:
     first = written("seed-bench", scenes, tmp_path / "a")
     assert first == written("seed-bench", scenes, tmp_path / "b")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_each_form_is_read_by_its_benchmark_and_has_all_its_pictures(
+    form: str, scenes: list[Scene], tmp_path: Path
+) -> None:
+    list(FORMATS[form](tmp_path, scenes[:6], "iid"))
+    data = read_split(BENCHMARKS[form], tmp_path, "iid", own_data=True)
+    assert pictures_of(data, data.problems)
+
+
+def test_karpathys_file_has_both_captions_of_each_scene(
+    scenes: list[Scene], tmp_path: Path
+) -> None:
+    problems = written("flickr30k-captions", scenes, tmp_path)
+    assert [problem.references for problem in problems] == [
+        (scene.brief.text.removeprefix("An image of").strip(), scene.detailed.text)
+        for scene in scenes
+    ]
