@@ -35,6 +35,10 @@ NAMES = {
     "seed-bench": "Choose one of four answers: SEED-Bench, questions about pictures (image).",
     "pope": "Is there such a thing? Yes or no: POPE (random, popular, adversarial).",
     "absent": "Find things that may not be there: questions of POPE, told apart by the score.",
+    "classify": "Name what is in a picture: a folder for each class, as ImageNet (val).",
+    "classify-asked": "Name what is in a picture, asked for it: a folder for each class.",
+    "classify-described": "Name what is in a picture, told how each class looks.",
+    "raven": "Which picture goes on a row of pictures? Told by the probability of Yes (test).",
 }
 """Of the benchmarks that have files of their own; the same as in the registry."""
 DEFAULTS = ("batch_size=32", "max_new_tokens=128")

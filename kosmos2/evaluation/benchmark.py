@@ -279,8 +279,10 @@ def parse_continuation(
 def read_split(benchmark: Benchmark, path: Path, split: str, *, own_data: bool) -> Data:
     """Return the questions of a split; refuse what is not all of the published one.
 
-    `own_data`: it is another set in the same format, of any size.
+    `own_data`: it is another set in the same format, of any size; where no set was published
+    there are no others.
     """
+    own_data = own_data or not benchmark.splits
     if split not in benchmark.splits and not own_data:
         raise RequestError(
             f"{benchmark.name} has the splits {', '.join(benchmark.splits)}, got {split!r}"

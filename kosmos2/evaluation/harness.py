@@ -50,7 +50,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
 
     @property
     def max_length(self) -> int:
-        """Return the longest text, in tokens with the first one."""
+        """Return how many tokens can be read, the first one too; one more can be told behind."""
         return self.model.engine.config.text.max_positions
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None) -> list[int]:
@@ -106,15 +106,15 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         return texts
 
     def _request(self, context: Sequence[int], continuation: Sequence[int]) -> ScoreRequest:
-        told = tuple(continuation)[-(self.max_length - 1) :]
-        ids = self._begun(context, self.max_length - len(told))
+        told = tuple(continuation)[-self.max_length :]
+        ids = self._begun(context, self.max_length + 1 - len(told))
         return ScoreRequest(ids=ids, image_mask=(False,) * len(ids), continuation=told)
 
     def _continued(self, context: str, settings: dict[str, Any]) -> Request:
         if settings.get("do_sample") or settings.get("temperature"):
             raise RequestError(f"this adapter writes greedily only, the task wants {settings}")
         wanted = int(settings.get("max_gen_toks", MAX_GEN_TOKENS))
-        ids = self._begun(self.tok_encode(context), self.max_length - wanted)
+        ids = self._begun(self.tok_encode(context), self.max_length + 1 - wanted)
         return Request(
             ids=ids,
             image_mask=(False,) * len(ids),

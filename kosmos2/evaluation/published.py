@@ -30,6 +30,8 @@ def published(benchmark: str, split: str) -> tuple[Published, ...]:
     """Return what is published for a split, in the order of the paper's tables."""
     if benchmark == "refcocog-reg":
         return _REG if split in ("val", "test") else ()
+    if benchmark == "raven" and split == "test":
+        return _RAVEN
     tables = {
         "flickr30k": _FLICKR,
         "flickr30k-captions": _CAPTIONS,
@@ -212,3 +214,18 @@ _SEED: Mapping[str, tuple[Published, ...]] = {
         ),
     )
 }
+
+_RAVEN = tuple(
+    Published(
+        model=model,
+        source="arXiv 2302.14045",
+        trained_on_it=False,
+        numbers={"accuracy": value},
+        note=note,
+    )
+    for model, value, note in (
+        ("at random", 17.0, ""),
+        ("Kosmos-1", 22.0, ""),
+        ("Kosmos-1", 26.0, "without instruction tuning on language"),
+    )
+)

@@ -8,9 +8,11 @@ from kosmos2.errors import RequestError
 from kosmos2.evaluation import (
     absent,
     captions,
+    classification,
     flickr,
     grounded,
     pope,
+    raven,
     refcoco,
     round_trip,
     seedbench,
@@ -32,6 +34,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         seedbench.seed_bench(),
         pope.pope(),
         absent.absent_phrases(),
+        *classification.classification(),
+        raven.raven(),
     )
 }
 

@@ -105,8 +105,8 @@ def test_a_context_that_is_too_long_loses_its_beginning(
     told = tiny_tokenizer.encode_text("a cat")
     context = tiny_tokenizer.encode_text("two happy dogs and three apples near the river")
     ((total, _),) = adapter._loglikelihood_tokens([(("", ""), context, told)])
-    kept = [tiny_tokenizer.vocabulary.bos, *context[-(8 - len(told) - 1) :], *told]
-    assert len(kept) == 8
+    kept = [tiny_tokenizer.vocabulary.bos, *context[-(8 - len(told)) :], *told]
+    assert len(kept) == 9  # the last is not read
     assert total == pytest.approx(float(logprobs(kept)[-len(told) :].sum()), abs=1e-4)
 
 
