@@ -37,8 +37,8 @@ class Pair:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     amount: float
-    """0: the same; 1: nothing in common. One less the shared IoU for each box that either has,
-    where only boxes of the same words share any."""
+    """0: the same; 1: nothing in common. One less the IoU that pairs share for each box that either
+    has, where a pair of other words shares half of its IoU."""
     view: View
     """Whose entries were compared."""
     pairs: tuple[Pair, ...]
@@ -67,9 +67,8 @@ def difference(ours: GroundedRecord, theirs: GroundedRecord) -> Difference:
         if kind := _kind(overlap, is_same_phrase=is_same_phrase):
             pairs.append(Pair(kind=kind, ours=i, theirs=j, iou=overlap))
             used |= {("ours", i), ("theirs", j)}
-    shared = sum(pair.iou for pair in pairs if pair.kind in (Kind.SAME, Kind.MOVED))
-    one_phrase = sum(pair.kind in (Kind.SAME, Kind.MOVED) for pair in pairs)
-    boxes = len(here) + len(there) - one_phrase
+    shared = sum(pair.iou / 2 if pair.kind is Kind.WORDS else pair.iou for pair in pairs)
+    boxes = len(here) + len(there) - len(pairs)
     alone = [
         Pair(kind=Kind.OURS, ours=i, theirs=None, iou=0.0)
         for i in range(len(here))

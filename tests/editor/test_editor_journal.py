@@ -65,7 +65,7 @@ def redo_all(session: Session) -> None:
             make(session, number, Redo())
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(wanted=st.lists(st.tuples(st.integers(0, 1), edits), max_size=12))
 def test_any_edits_replayed_are_the_state(wanted: list[tuple[int, Edit]]) -> None:
     with TemporaryDirectory() as folder:
@@ -73,7 +73,7 @@ def test_any_edits_replayed_are_the_state(wanted: list[tuple[int, Edit]]) -> Non
         assert make_all(store, wanted) == make_all(store, [])
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(wanted=st.lists(st.tuples(st.integers(0, 1), edits), max_size=12))
 def test_undoing_all_is_the_store_and_redoing_all_is_the_end(
     wanted: list[tuple[int, Edit]],
@@ -110,6 +110,15 @@ def test_a_kill_at_any_byte_costs_the_edit_that_was_being_written_alone(store: P
         with Session.open(store) as session:
             assert states(session)[:2] == after[done][:2]
             assert session.state(2).status is Status.REJECTED
+
+
+def test_a_short_edit_behind_a_long_one_that_was_cut_off_is_all_there_is(store: Path) -> None:
+    journal_of(store).write_text('{"record": 0, "edit": "' + 9_999 * "x")
+    with Session.open(store) as session:
+        make(session, 0, Decide(status="accepted"))
+    assert len(journal_of(store).read_bytes()) < 2_000
+    with Session.open(store) as session:
+        assert session.state(0).status is Status.ACCEPTED
 
 
 def test_an_edit_is_on_the_disk_before_it_is_answered(store: Path, synced: list[int]) -> None:
