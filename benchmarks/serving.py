@@ -1,11 +1,13 @@
 """`kosmos2 serve` under many clients, against one request at a time.
 
-    python -m benchmarks.serving run --seconds 600 --clients 16 --results FILE
-    python -m benchmarks.serving page --results FILE --out docs/results/serving.md
+    python -m benchmarks.serving                       # ten minutes of sixteen clients; the page
+    python -m benchmarks.serving --minutes 1 --rounds 1 --out /tmp/serving
+    python -m benchmarks.serving --page docs/results/serving.json          # the page alone
 
-The server is a process of its own, and so are the clients. Pictures are all different, so that no
-encoding is found again; every answer is held against the one that the model gives offline. Runs of
-one client and of many alternate on the same server.
+The server is a process of its own, and so are the clients; they share the machine. Pictures are
+many, so that most encodings are made anew; every answer is held against the one that the model
+gives offline. Runs of one client and of many alternate on the same server, which is warm: both are
+driven for some seconds before.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +38,16 @@ import httpx
 from PIL import Image, ImageEnhance
 
 from benchmarks.machine import ROOT, stamp
+from benchmarks.serving_page import page_of
 from kosmos2.api import Kosmos2, Question, Reply, View, questions
 from kosmos2.boxes import Box
 
 NOUNS = ("dog", "tree", "car", "house", "apple", "book", "star", "guitar")
 PRECISION = "fp32"
 """So that a batch of many rows and one row alone choose the same tokens."""
+WARM = 5.0
+"""Seconds that each number of clients asks before anything is measured."""
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -50,48 +58,58 @@ class Case:
     body: dict[str, Any]
     wanted: tuple[tuple[str, str], ...]
 
+    @cached_property
+    def sent(self) -> bytes:
+        """Return the body as it is sent; made once, for clients share the server's processors."""
+        return json.dumps(self.body).encode("ascii")
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run")
-    run.add_argument("--seconds", type=float, default=600)
-    run.add_argument("--clients", type=int, default=16)
-    run.add_argument("--pictures", type=int, default=400)
-    run.add_argument("--rounds", type=int, default=3)
-    run.add_argument("--results", type=Path, required=True)
-    page = commands.add_parser("page")
-    page.add_argument("--results", type=Path, required=True)
-    page.add_argument("--out", type=Path, required=True)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=10, help="of many clients, all rounds")
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--pictures", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=5, help="of one client, then many")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "docs/results/serving", help="without .json and .md"
+    )
+    parser.add_argument("--page", type=Path, help="a .json of an earlier run: write its page alone")
     told = parser.parse_args()
-    if told.command == "run":
-        results = measure(told)
-        told.results.write_text(json.dumps(results, indent=1), encoding="utf-8")
-        sys.stdout.write(page_of(results))
+    if told.page is not None:
+        results = json.loads(told.page.read_text(encoding="utf-8"))
     else:
-        told.out.write_text(page_of(json.loads(told.results.read_text())), encoding="utf-8")
+        results = measure(told)
+        text = json.dumps(results, indent=1) + "\n"
+        told.out.with_suffix(".json").write_text(text, encoding="utf-8")
+    page = page_of(results)
+    told.out.with_suffix(".md").write_text(page, encoding="utf-8")
+    sys.stdout.write(page)
 
 
 def measure(told: argparse.Namespace) -> dict[str, Any]:
     """Return all that was measured."""
+    begun_stamp = stamp().to_dict()
     model = Kosmos2.load(dtype=PRECISION)
     cases = list(cases_of(model, told.pictures))
     lanes: dict[str, list[dict[str, Any]]] = {"1": [], str(told.clients): []}
-    begun_stamp = stamp().to_dict()
-    with serving() as (address, process):
-        drive(address, cases, 1, 5)  # the first requests find a cold process
-        for _ in range(told.rounds):
-            for clients, share in ((1, 0.25), (told.clients, 0.75)):
-                seconds = told.seconds * share / told.rounds
+    with serving() as (address, process), Watch(process.pid) as watch:
+        for clients in (1, told.clients):
+            drive(address, cases, clients, WARM)
+        long = 60 * told.minutes / told.rounds
+        for clients, seconds in ((1, long / 4), (told.clients, long)) * told.rounds:
+            with Clocks(process.pid) as clocks:
                 seen = drive(address, cases, clients, seconds)
-                seen["memory"] = memory_of(process)
-                lanes[str(clients)].append(seen)
-                sys.stdout.write(f"{clients} clients: {seen}\n")
-    alone = offline_rate(model, cases, told.seconds / 10)
+            lanes[str(clients)].append(seen | clocks.told)
+            sys.stderr.write(f"{clients} clients: {seen | clocks.told}\n")
+    alone = offline_rate(model, cases, min(60.0, 6 * told.minutes))
     return {
-        "command": f"python -m benchmarks.serving {shlex.join(sys.argv[1:])}",
+        "command": shlex.join(["python", "-m", "benchmarks.serving", *sys.argv[1:]]),
         "stamp": begun_stamp,
+        "precision": PRECISION,
         "lanes": lanes,
+        "memory": watch.seen,
         "offline": alone,
         "pictures": told.pictures,
     }
@@ -153,10 +171,10 @@ def serving() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         port = free.getsockname()[1]
     words = [sys.executable, "-m", "kosmos2", "serve", "--port", str(port), "--dtype", PRECISION]
     with subprocess.Popen(words, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
-        address = f"http://127.0.0.1:{port}"
+        address = f"127.0.0.1:{port}"
         for _ in range(600):
             try:
-                httpx.get(f"{address}/ready").raise_for_status()
+                httpx.get(f"http://{address}/ready").raise_for_status()
                 break
             except httpx.HTTPError:
                 time.sleep(0.1)
@@ -175,17 +193,17 @@ def drive(address: str, cases: Sequence[Case], clients: int, seconds: float) -> 
 
     def client(number: int) -> None:
         draw = random.Random(number)
-        with httpx.Client(base_url=address, timeout=300) as session:
-            while time.monotonic() < stop:
-                case = draw.choice(cases)
-                begun = time.monotonic()
-                sent = session.post(f"/v1/{case.path}", json=case.body)
-                took.append(time.monotonic() - begun)
-                if sent.status_code != 200:
-                    faults[f"status {sent.status_code}"] += 1
-                    continue
-                told = tuple((each["text"], each["markup"]) for each in sent.json()["results"])
-                faults["wrong"] += told != case.wanted
+        session = HTTPConnection(address, timeout=300)
+        while time.monotonic() < stop:
+            case = draw.choice(cases)
+            begun = time.monotonic()
+            status, told = ask(session, case)
+            took.append(time.monotonic() - begun)
+            if status != 200:
+                faults[f"status {status}"] += 1
+            elif told != case.wanted:
+                faults["wrong"] += 1
+        session.close()
 
     begun = time.monotonic()
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
@@ -207,6 +225,16 @@ def drive(address: str, cases: Sequence[Case], clients: int, seconds: float) -> 
     }
 
 
+def ask(session: HTTPConnection, case: Case) -> tuple[int, tuple[tuple[str, str], ...]]:
+    """Return the status of a request, and the text and markup of its answers."""
+    session.request("POST", f"/v1/{case.path}", case.sent, {"Content-Type": "application/json"})
+    answer = session.getresponse()
+    body = answer.read()
+    if answer.status != 200:
+        return answer.status, ()
+    return 200, tuple((each["text"], each["markup"]) for each in json.loads(body)["results"])
+
+
 def offline_rate(model: Kosmos2, cases: Sequence[Case], seconds: float) -> dict[str, float]:
     """Return how many requests a second the model answers with nothing around it, one by one."""
     begun, done = time.monotonic(), 0
@@ -220,52 +248,68 @@ def offline_rate(model: Kosmos2, cases: Sequence[Case], seconds: float) -> dict[
     return {"rate": done / (time.monotonic() - begun)}
 
 
-def memory_of(process: subprocess.Popen[bytes]) -> float:
+class Clocks:
+    """A `with` block that knows afterwards how many cores the server, we and others kept busy."""
+
+    told: dict[str, float]
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def _read(self) -> tuple[float, float, float, float]:
+        fields = Path(f"/proc/{self._pid}/stat").read_text(encoding="ascii").rpartition(")")[2]
+        server = sum(map(int, fields.split()[11:13])) / TICKS
+        first = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]
+        busy = sum(int(ticks) for place, ticks in enumerate(first) if place not in (3, 4)) / TICKS
+        return time.monotonic(), server, time.process_time(), busy
+
+    def __enter__(self) -> Clocks:
+        self._begun = self._read()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        spent, server, clients, busy = (
+            after - before for before, after in zip(self._begun, self._read(), strict=True)
+        )
+        self.told = {
+            "server_cores": server / spent,
+            "client_cores": clients / spent,
+            "other_cores": max(0.0, busy - server - clients) / spent,
+        }
+
+
+class Watch:
+    """A `with` block that reads the memory of a process every five seconds."""
+
+    PAUSE = 5.0
+
+    def __init__(self, pid: int) -> None:
+        self.seen: list[tuple[float, float]] = []
+        """Seconds since the beginning, resident megabytes."""
+        self._pid = pid
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def _look(self) -> None:
+        begun = time.monotonic()
+        while not self._over.wait(self.PAUSE):
+            spent = round(time.monotonic() - begun, 1)
+            self.seen.append((spent, memory_of(self._pid)))
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def memory_of(pid: int) -> float:
     """Return the resident megabytes of a process."""
-    text = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+    text = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     line = next(line for line in text.splitlines() if line.startswith("VmRSS"))
     return int(line.split()[1]) / 1000
-
-
-def page_of(results: dict[str, Any]) -> str:
-    """Return the results as Markdown."""
-    told = results["stamp"]
-    (_, one), (many, crowd) = sorted(results["lanes"].items(), key=lambda lane: int(lane[0]))
-    ratio = median(crowd, "rate") / median(one, "rate")
-    rows = [
-        f"| {name} | {median(lane, 'rate'):.1f} | {1000 * median(lane, 'p50'):.0f} | "
-        f"{1000 * median(lane, 'p95'):.0f} | {1000 * median(lane, 'p99'):.0f} | "
-        f"{sum(each['answers'] for each in lane):,} | {sum(each['wrong'] for each in lane)} | "
-        f"{sum(sum(each['refused'].values()) for each in lane)} | "
-        f"{lane[0]['memory']:.0f} – {lane[-1]['memory']:.0f} |"
-        for name, lane in (("one client", one), (f"{many} clients", crowd))
-    ]
-    return f"""# The server under load, measured
-
-`kosmos2 serve` with the embedded model ({PRECISION}): captions, detailed captions, phrases, boxes
-and questions in equal parts about {results["pictures"]} different pictures; each client asks again
-when it is answered. Every answer is held against the offline one.
-
-```bash
-{results["command"]}
-```
-
-- {told["processor"]}, {told["cores"]} cores, {told["memory_gb"]} GB; torch {told["torch"]},
-  Python {told["python"]}; commit {told["commit"]}, {told["date"]}
-
-|  | requests/s | p50, ms | p95, ms | p99, ms | answers | wrong | refused | memory, MB |
-| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
-{chr(10).join(rows)}
-
-Medians of {len(crowd)} rounds that alternate. **{many} clients get {ratio:.2f} times the
-throughput of one** (required: 3). Offline, with no server around it and one request at a time,
-the model answers {results["offline"]["rate"]:.1f} requests a second.
-"""
-
-
-def median(lane: Sequence[dict[str, Any]], name: str) -> float:
-    """Return the median over rounds."""
-    return float(statistics.median(each[name] for each in lane))
 
 
 if __name__ == "__main__":
