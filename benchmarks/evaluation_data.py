@@ -44,6 +44,22 @@ coordinates of answers are read in one way only, the one that the weights were t
 BESIDE = """
 ## Beside these
 
+What the scores of boxes are worth, and a score from which a thing counts as there, from runs that
+are done:
+
+```bash
+kosmos2 eval calibration eval/refcoco-val --data refcoco-data
+kosmos2 eval calibration eval/refcoco-val eval/flickr30k-val --data refcoco-data --data flickr-data
+kosmos2 eval threshold eval/absent-random --data pope-data --recall 0.95
+```
+
+Language without pictures (the paper's table 6) through lm-evaluation-harness, its tasks, prompts
+and metrics; it downloads the data, or reads copies of it:
+
+```bash
+kosmos2 eval language --tasks hellaswag,winogrande,piqa,boolq,cb,copa --data language-data
+```
+
 The embedded model's own examination, on scenes that training never saw, with trivial answers beside
 it ([results](results/embedded.md)):
 
@@ -93,6 +109,16 @@ def _refcoco(name: str, refs: str, splits: tuple[str, ...]) -> About:
     )
 
 
+def _classes(data: str, command: str) -> About:
+    return About(
+        shortly="a folder of pictures for each class; `classes.json`",
+        folder="classes",
+        data=data,
+        files=("classes/val/n01440764/ILSVRC2012_val_00000293.JPEG", "classes/classes.json"),
+        commands=(command,),
+    )
+
+
 ABOUT: Mapping[str, About] = {
     "refcoco": _refcoco("refcoco", "refs(unc).p", ("val", "testA", "testB")),
     "refcoco+": _refcoco("refcoco+", "refs(unc).p", ("val", "testA", "testB")),
@@ -123,8 +149,16 @@ ABOUT: Mapping[str, About] = {
         files=("refcoco-data/refcocog/refs(umd).p", "refcoco-data/refcocog/instances.json"),
         commands=(
             "kosmos2 eval refcocog-reg --data refcoco-data --split val",
-            "kosmos2 eval refcocog-reg --data refcoco-data --split test",
+            "kosmos2 eval refcocog-reg --data refcoco-data --split val --shots 2 --seed 0",
+            "kosmos2 eval refcocog-reg --data refcoco-data --split val --shots 4 --seed 0",
         ),
+    ),
+    "refcocog-round-trip": About(
+        shortly="as RefCOCOg",
+        folder="refcoco-data",
+        data="that of RefCOCOg, above.",
+        files=("refcoco-data/refcocog/refs(umd).p", "refcoco-data/refcocog/instances.json"),
+        commands=("kosmos2 eval refcocog-round-trip --data refcoco-data --split val",),
     ),
     "flickr30k-captions": About(
         shortly="`dataset_flickr30k.json`; Flickr30k's pictures",
@@ -134,7 +168,48 @@ ABOUT: Mapping[str, About] = {
             "flickr30k-data/dataset_flickr30k.json",
             "flickr30k-data/flickr30k-images/1007129816.jpg",
         ),
-        commands=("kosmos2 eval flickr30k-captions --data flickr30k-data --split test",),
+        commands=(
+            "kosmos2 eval flickr30k-captions --data flickr30k-data --split test",
+            "kosmos2 eval flickr30k-captions --data flickr30k-data --split test --shots 4",
+        ),
+    ),
+    "coco-captions": About(
+        shortly="`dataset_coco.json` or `coco_karpathy_test.json`; COCO val2014",
+        folder="coco-data",
+        data=f"`dataset_coco.json` of {_KARPATHY}, or BLIP's `coco_karpathy_test.json` of the same "
+        "split; the pictures `val2014` of COCO (and `train2014` for examples).",
+        files=(
+            "coco-data/dataset_coco.json",
+            "coco-data/val2014/COCO_val2014_000000391895.jpg",
+        ),
+        commands=(
+            "kosmos2 eval coco-captions --data coco-data --split test",
+            "kosmos2 eval coco-captions --data coco-data --split test --shots 4",
+        ),
+    ),
+    "flickr30k-grounded": About(
+        shortly="as Flickr30k Entities",
+        folder="flickr30k-data",
+        data="that of Flickr30k Entities, above.",
+        files=("flickr30k-data/test.txt", "flickr30k-data/Annotations/1000092795.xml"),
+        commands=("kosmos2 eval flickr30k-grounded --data flickr30k-data --split test",),
+    ),
+    "vqav2": About(
+        shortly="VQAv2's questions and answers; COCO val2014, test2015",
+        folder="vqa-data",
+        data="the questions and annotations of VQAv2 (visualqa's downloads); COCO's pictures of "
+        "the same split. The answers of the tests are secret: a run on `test-dev` writes the file "
+        "for the evaluation server instead of a score.",
+        files=(
+            "vqa-data/v2_OpenEnded_mscoco_val2014_questions.json",
+            "vqa-data/v2_mscoco_val2014_annotations.json",
+            "vqa-data/val2014/COCO_val2014_000000262148.jpg",
+        ),
+        commands=(
+            "kosmos2 eval vqav2 --data vqa-data --split val",
+            "kosmos2 eval vqav2 --data vqa-data --split test-dev",
+            "kosmos2 eval vqav2 --data vqa-data --split val --shots 4",
+        ),
     ),
     "seed-bench": About(
         shortly="`SEED-Bench.json`, `SEED-Bench-image`",
@@ -167,5 +242,27 @@ ABOUT: Mapping[str, About] = {
             "kosmos2 eval absent --data pope-data --split random",
             "kosmos2 eval absent --data pope-data --split random --answer absent",
         ),
+    ),
+    "classify": _classes(
+        "ImageNet's validation pictures in a folder for each class, and `classes.json` with their "
+        "names.",
+        "kosmos2 eval classify --data classes --split val",
+    ),
+    "classify-asked": _classes(
+        "any pictures in a folder for each class; `classes.json` names the group of each class.",
+        "kosmos2 eval classify-asked --data classes --split val --own-data",
+    ),
+    "classify-described": _classes(
+        "as above, and `classes.json` has a description of each class too. The three pairs of "
+        "birds of the Kosmos-1 paper were never released.",
+        "kosmos2 eval classify-described --data classes --split val --own-data",
+    ),
+    "raven": About(
+        shortly="IQ50 is not to be had; a format of our own",
+        folder="raven-data",
+        data="rows of pictures with candidates, in the format that `kosmos2/evaluation/raven.py` "
+        "shows; the paper's IQ50 can no longer be had.",
+        files=("raven-data/raven.json", "raven-data/1/a.png"),
+        commands=("kosmos2 eval raven --data raven-data --split test --own-data",),
     ),
 }

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from benchmarks.evaluation_data import ABOUT, BESIDE, OPENING, PAPER, About
+from benchmarks.evaluation_page import escaped
 from benchmarks.machine import ROOT
 from benchmarks.page import markdown
 from kosmos2.evaluation.benchmark import Benchmark
@@ -40,7 +41,7 @@ def _overview() -> str:
             f"`{name}`",
             benchmark.title,
             str(benchmark.version),
-            _escaped(benchmark.protocol.partition(";")[0].removeprefix("prompt ")),
+            escaped(benchmark.protocol.partition(";")[0].removeprefix("prompt ")),
             benchmark.titles[benchmark.headline],
             _published_shortly(benchmark),
             ABOUT[name].shortly,
@@ -53,7 +54,7 @@ def _overview() -> str:
 
 def _section(benchmark: Benchmark, about: About) -> list[str]:
     facts = [
-        f"- **Protocol**, version {benchmark.version}: {_escaped(benchmark.protocol)}.",
+        f"- **Protocol**, version {benchmark.version}: {escaped(benchmark.protocol)}.",
         f"- **Counted**: {'; '.join(benchmark.titles.values())}.",
         f"- **Splits**, sentences of the whole: {_splits(benchmark)}.",
     ]
@@ -61,7 +62,7 @@ def _section(benchmark: Benchmark, about: About) -> list[str]:
         facts.insert(1, f"- **Read**: {_first_sentence(benchmark.parse)}")
     if benchmark.decoding:
         facts.append(f"- **Decoding**: {', '.join(f'`{each}`' for each in benchmark.decoding)}.")
-    facts += [f"- **Differs**: {_escaped(each)}." for each in benchmark.differences]
+    facts += [f"- **Differs**: {escaped(each)}." for each in benchmark.differences]
     facts.append(f"- **Data**: {about.data}")
     files = "\n".join(about.files)
     commands = "\n".join(about.commands)
@@ -78,7 +79,8 @@ def _section(benchmark: Benchmark, about: About) -> list[str]:
 
 
 def _splits(benchmark: Benchmark) -> str:
-    return ", ".join(f"{split} {count:,}" for split, count in benchmark.splits.items())
+    told = (f"{split} {count:,}" for split, count in benchmark.splits.items())
+    return ", ".join(told) or "none is published (--own-data)"
 
 
 def _published_shortly(benchmark: Benchmark) -> str:
@@ -124,11 +126,6 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table of words: all columns to the left."""
     first, _, *lines = markdown(header, rows).split("\n")
     return "\n".join([first, "| --- " * len(header) + "|", *lines])
-
-
-def _escaped(words: str) -> str:
-    """Return words whose tags a browser shows."""
-    return words.replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _first_sentence(function: object) -> str:

@@ -23,6 +23,7 @@ TITLES = {
     "flickr30k": "Phrase grounding (the files of Flickr30k Entities)",
 }
 SPEED_HEADER = ("", "questions/s", "quartiles", "ours is faster by", "of the limit", "same answers")
+PICTURE = "evaluation-reliability.svg"
 SCENE_HEADER = ("", "value", "95 %", "n")
 
 
@@ -57,6 +58,8 @@ def page(sections: Mapping[str, Any]) -> str:
     ]
     if "scenes" in sections:
         blocks += scenes(sections["scenes"])
+    if "calibration" in sections:
+        blocks += calibration(sections["calibration"])
     if "speed" in sections:
         blocks += speed(sections["speed"])
     return "\n\n".join(blocks) + "\n"
@@ -70,41 +73,49 @@ def scenes(section: Mapping[str, Any]) -> list[str]:
     runs = section["runs"]
     blocks = [
         "## The embedded model on scenes",
-        f"Split `{section['split']}`: scenes like those of training, none of them seen in it. "
-        "Intervals hold 95 % (bootstrap over pictures). Shares are in %, CIDEr and the like as "
-        "their field prints them.",
+        f"Split `{section['split']}`: scenes like those of training, none of them seen in it, "
+        f"written by `{section['written']}` (`--examples` where there is a split of examples). "
+        f"Weights `{runs[0]['weights'][:19]}`. Intervals hold 95 % (bootstrap over pictures). "
+        "Shares are in %, CIDEr and the like as their field prints them.",
         _made(section["command"], section["stamp"]),
         markdown(
-            ("command", "what it says first", "value", "95 %", "n"),
+            ("command", "what it says first", "value", "95 %", "n", "s"),
             [_first(run) for run in runs],
         ),
     ]
+    without = "; ".join(f"`{name}`: {why}" for name, why in section["without"].items())
+    blocks.append(f"Without scenes, tested on small files alone: {without}.")
     for run in runs:
-        blocks += [f"### `{run['command']}`", *_facts(run)]
+        about = f"{run['title']}; {run['protocol']}."
+        blocks += [f"### `{run['name']}`", f"```bash\n{run['command']}\n```", escaped(about)]
         blocks.append(markdown(SCENE_HEADER, [_number(run, name) for name in run["numbers"]]))
     return blocks
 
 
-def _facts(run: Mapping[str, Any]) -> list[str]:
-    if run.get("protocol"):
-        return [f"{run['title']}. Protocol: {run['protocol']}."]
-    return [f"{run['title']}."]
+def calibration(section: Mapping[str, Any]) -> list[str]:
+    """Return what the scores of boxes are worth."""
+    return [
+        "## What the scores of its boxes are worth",
+        f"```bash\n{section['command']}\n```",
+        section["table"],
+        f"![Share of right boxes at each score]({PICTURE})",
+    ]
+
+
+def escaped(words: str) -> str:
+    """Return words whose tags a browser shows."""
+    return words.replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _first(run: Mapping[str, Any]) -> list[str]:
     name = next(iter(run["numbers"]))
-    return [f"`{run['name']}`", *_number(run, name)]
+    return [f"`{run['name']}`", *_number(run, name), f"{run['seconds']:.0f}"]
 
 
 def _number(run: Mapping[str, Any], name: str) -> list[str]:
-    number, scale = run["numbers"][name], number_scale(run["numbers"][name])
-    value, low, high = (f"{scale * number[key]:.1f}" for key in ("value", "low", "high"))
+    number = run["numbers"][name]
+    value, low, high = (f"{100 * number[key]:.1f}" for key in ("value", "low", "high"))
     return [number["title"], value, f"{low} – {high}", f"{number['n']:,}"]
-
-
-def number_scale(number: Mapping[str, Any]) -> float:
-    """Return what a number is multiplied with to be printed."""
-    return float(number.get("scale", 100.0))
 
 
 # --- speed

@@ -115,8 +115,8 @@ def test_every_benchmark_says_where_its_data_comes_from_and_what_to_type() -> No
     for name, about in ABOUT.items():
         assert about.data.endswith(".")
         assert all(line.startswith(f"kosmos2 eval {name} --data ") for line in about.commands)
-        splits = {word for line in about.commands for word in line.split()}
-        assert splits & {*BENCHMARKS[name].splits}
+        words = {word for line in about.commands for word in line.split()}
+        assert words & {*BENCHMARKS[name].splits, "--own-data"}
 
 
 def test_tags_of_prompts_are_seen_on_the_page() -> None:
@@ -139,13 +139,16 @@ def test_the_page_of_results_has_every_number_of_every_command() -> None:
     number = {"title": "right", "value": 0.5, "low": 0.25, "high": 1.0, "n": 1200}
     runs = [
         {"name": name, "command": f"kosmos2 eval {name}", "title": "T", "protocol": "how",
-         "numbers": {"a": number}}
+         "numbers": {"a": number}, "weights": "sha256:0123456789", "seconds": 4.2}
         for name in ("refcoco", "flickr30k")
     ]  # fmt: skip
-    section = {"runs": runs, "split": "iid", "command": "python -m x", "stamp": STAMP}
+    section = {
+        "runs": runs, "split": "iid", "command": "python -m x", "written": "kosmos2 scenes",
+        "without": {"raven": "no rows"}, "stamp": STAMP,
+    }  # fmt: skip
     page = evaluation_page.page({"scenes": section})
-    assert "| `refcoco` | right | 50.0 | 25.0 – 100.0 | 1,200 |" in page
-    assert "### `kosmos2 eval flickr30k`" in page
+    assert "| `refcoco` | right | 50.0 | 25.0 – 100.0 | 1,200 | 4 |" in page
+    assert "kosmos2 eval flickr30k\n" in page
     assert "## Speed" not in page
 
 
@@ -157,7 +160,12 @@ def test_a_section_of_the_results_is_replaced_and_the_others_stay(tmp_path: Path
     assert evaluation_page.read(results) == {"one": {"c": 3}, "two": {"b": 2}}
 
 
-def test_each_command_on_scenes_is_told_which_files_it_reads() -> None:
-    chosen = evaluation_scenes.names()
-    assert {"refcoco", "refcocog", "refcocog-reg", "flickr30k"} <= {*chosen}
-    assert {evaluation_scenes.FORM_OF.get(name, name) for name in chosen} == {*FORMATS}
+def test_what_has_no_scenes_is_named_and_all_else_is_run_on_them() -> None:
+    asked = evaluation_scenes.with_scenes()
+    assert {evaluation_scenes.FORM_OF.get(name, name) for name in asked} == {*FORMATS}
+    assert {*BENCHMARKS} - {*asked} == {*evaluation_scenes.WITHOUT}
+
+
+def test_the_first_table_of_a_page_is_found() -> None:
+    page = "# Title\n\n| a | b |\n| - | - |\n| 1 | 2 |\n\n| c |\n"
+    assert evaluation_scenes.first_table(page) == "| a | b |\n| - | - |\n| 1 | 2 |"
