@@ -130,15 +130,53 @@ def test_numbers_are_those_of_the_official_pipeline(monkeypatch: pytest.MonkeyPa
     corpus, each = cider.Cider().compute_score(references, said)
     assert [row["cider"] for row in judged.each] == pytest.approx(list(each))
     assert sum(row["cider"] for row in judged.each) / 60 == pytest.approx(corpus)
-    assert judged.whole["bleu4"] == bleu.Bleu(4).compute_score(references, said, verbose=0)[0][3]
+    theirs = bleu.Bleu(4).compute_score(references, said, verbose=0)[0]
+    assert [judged.whole[f"bleu{n}"] for n in (1, 2, 3, 4)] == theirs
+    assert "meteor_nltk" not in judged.each[0]
     meteor = pytest.importorskip("pycocoevalcap.meteor.meteor").Meteor()
     assert judged.whole["meteor"] == pytest.approx(meteor.compute_score(references, said)[0])
 
 
-def test_without_java_there_is_no_meteor_and_no_stand_in() -> None:
+BLEUS = {"bleu1", "bleu2", "bleu3", "bleu4"}
+
+
+def test_without_java_another_meteor_has_another_name_and_is_not_official() -> None:
+    pytest.importorskip("nltk")
     judged = judge_words(random_pairs(5))
-    assert judged.each[0].keys() == {"cider", "bleu4", "rouge_l", "answered"}
-    assert "meteor" not in judged.whole
+    assert judged.each[0].keys() == {"cider", "meteor_nltk", *BLEUS, "rouge_l", "answered"}
+    assert judged.whole.keys() == BLEUS
+    assert "NOT the official" in words.WORD_TITLES["meteor_nltk"]
+
+
+def test_without_java_and_nltk_no_meteor_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "find_spec", lambda _: None)
+    judged = judge_words(random_pairs(5))
+    assert judged.each[0].keys() == {"cider", *BLEUS, "rouge_l", "answered"}
+
+
+def hand_meteor(matches: int, chunks: int, said: int, true: int) -> float:
+    """METEOR by the formula of its first paper, from counts made by hand."""
+    precision, recall = matches / said, matches / true
+    mean = 10 * precision * recall / (recall + 9 * precision)
+    return mean * (1 - 0.5 * (chunks / matches) ** 3)
+
+
+@pytest.mark.parametrize(
+    ("said", "true", "counts"),
+    [
+        ("a red dog", "a red dog", (3, 1, 3, 3)),
+        ("a dog red", "a red dog", (3, 3, 3, 3)),
+        ("two dogs running", "a dog runs", (2, 1, 3, 3)),  # equal stems
+        ("a puppy", "a dog", (1, 1, 2, 2)),  # no synonyms
+    ],
+)
+def test_meteor_of_nltk_is_the_formula_on_equal_words_and_stems(
+    said: str, true: str, counts: tuple[int, int, int, int]
+) -> None:
+    pytest.importorskip("nltk")
+    assert words.meteor_nltk({"1": [true, "nothing alike"]}, {"1": [said]}) == [
+        pytest.approx(hand_meteor(*counts))
+    ]
 
 
 def test_without_the_library_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
