@@ -156,6 +156,14 @@ def test_a_change_of_an_accepted_record_asks_for_another_look(store: Path) -> No
         assert session.state(0).status is Status.EDITED
 
 
+def test_what_was_undone_cannot_be_redone_after_another_edit(store: Path) -> None:
+    with Session.open(store) as session:
+        for edit in (Reword(caption="A dog."), Undo(), Reword(caption="A cat.")):
+            make(session, 0, edit)
+        with pytest.raises(RecordError, match="nothing to redo"):
+            make(session, 0, Redo())
+
+
 def test_two_editors_of_one_store_are_refused(store: Path) -> None:
     with Session.open(store), pytest.raises(RecordError, match="another `kosmos2 edit`"):
         Session.open(store)

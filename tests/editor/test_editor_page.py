@@ -20,7 +20,7 @@ pytest.importorskip("fastapi")
 import uvicorn
 
 from kosmos2.editor.app import create_app
-from kosmos2.editor.changes import Reword
+from kosmos2.editor.changes import Delete, Reword
 from kosmos2.editor.history import MARK
 from kosmos2.editor.merge import merge
 from kosmos2.editor.served import Served
@@ -261,6 +261,42 @@ def test_a_change_in_another_window_is_told_and_the_edit_can_be_made_again(
         # Its phrase is elsewhere now: that is told, too, and nothing is lost or guessed.
         page.wait_for_selector(".toast:has-text('Not saved')")
     assert session.history(0).version == 1
+
+
+def test_an_edit_of_a_box_that_is_another_one_now_is_not_offered_again(
+    browser: Browser, serve: Callable[..., Opened]
+) -> None:
+    session, address = serve(dog())
+    with open_page(browser) as page:
+        opened(page, address)
+        page.locator(".box[data-phrase='0-16']").click()
+        assert session.edit(0, Delete(view="ref_exps", entry=0), 0) is None
+        page.keyboard.press("Delete")
+        page.wait_for_selector(".toast:has-text('its box is another one now')")
+        assert page.locator(".toast button", has_text="Make it now").count() == 0
+        assert page.locator(".box").count() == 1
+    assert len(session.state(0).record.entries) == 1
+
+
+def test_a_record_without_a_picture_can_be_edited_all_the_same(
+    browser_page: Page, serve: Callable[..., Opened]
+) -> None:
+    far = replace(dog(1), image=None, url="http://pictures.example/1.jpg")
+    session, address = serve(far)
+    page = browser_page
+    page.goto(address)
+    page.wait_for_selector("#no-picture:has-text('pictures.example')")
+    page.locator(".box[data-phrase='26-36']").click()
+    page.keyboard.press("ArrowLeft")
+    moved = saved(page, session, 0, 1).entries[1]
+    assert moved[2:6] == pytest.approx((0.6 - 1 / 200, 0.5, 0.9 - 1 / 200, 0.75))
+    # A list of nothing leaves it where it is.
+    page.locator("#text").fill("no such words")
+    page.wait_for_selector("#count:has-text('0 of 1')")
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    page.wait_for_selector(".toast:has-text('last record')")
+    assert page.locator("#record-id").inner_text() == "1"
 
 
 def test_the_other_store_is_shown_and_its_box_can_be_taken(

@@ -9,6 +9,13 @@ import { keyOf, slice } from "./text.js";
 
 const IDLE = 400; // milliseconds after the last arrow key, until a nudged box is saved
 
+/** Return whether an edit, if it is of a box, means the same box in both states of a record. */
+function isOfSameBox({ view, entry }, before, after) {
+  if (entry === undefined) return true;
+  const box = record => JSON.stringify(record[view]?.[entry]?.slice(0, 6));
+  return box(before) === box(after);
+}
+
 export class Editor extends EventTarget {
   constructor(store) {
     super();
@@ -131,10 +138,12 @@ export class Editor extends EventTarget {
     } catch (refused) {
       if (this.draft?.sent) this.draft = null;
       if (refused.status === 409) {
+        const canBe = isOfSameBox(edit, this.record, refused.body.record);
         this.accept(refused.body.record, null, number);
-        const again = () => this.edit(edit);
+        const again = canBe ? () => this.edit(edit) : null;
         this.say("This record was changed in another window, and is shown as it is now. Your last " +
-          "edit was not made.", "warn", "Make it now", again);
+          "edit was not made" + (canBe ? "." : ": its box is another one now."),
+          "warn", "Make it now", again);
       } else {
         const again = refused.status ? null : () => this.edit(edit);
         this.say(`Not saved: ${refused.message}`, "bad", again ? "Try again" : "", again);
