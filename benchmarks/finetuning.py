@@ -1,6 +1,7 @@
 """Fine-tuning shown: 50 records of blueprints, a kind of picture that the embedded model never saw.
 
-    python -m benchmarks.finetuning runs/blueprints            # 50 to learn from, 200 to be asked
+    python -m benchmarks.finetuning runs/blueprints              # 50 to learn from, 200 to be asked
+    python -m benchmarks.finetuning runs/blueprints --publish    # its numbers into docs/results
     python -m benchmarks.finetuning runs/unseen --kind openmoji
 
 The records are made from illustrated scenes of some vehicles: as white lines on blue paper, or in
@@ -15,17 +16,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from benchmarks.machine import ROOT
+from kosmos2.evaluation.own import NOT_A_SHARE, TITLES
 from kosmos2.scenes import Sprites, default_cache
 from kosmos2.scenes.maker import SceneMaker
 from kosmos2.scenes.recipe import SceneRecipe
 from kosmos2.scenes.sprites import TRAINING_STYLES
 
+RESULTS = ROOT / "docs" / "results"
+BEGIN, END = "<!-- numbers -->", "<!-- end of numbers -->"
 LEARNT, ASKED = 50, 200
 SIZE = 224
 NOUNS = (
@@ -75,6 +80,42 @@ def write_records(folder: Path, kind: str, count: int, seed: int) -> None:
     (folder / "records.jsonl").write_text("".join(rows), encoding="utf-8")
 
 
+def table(report: dict[str, Any]) -> str:
+    """Return the numbers of a report as a table of Markdown, and what was run."""
+    lines = ["| | n | before | after | change |", "| --- | ---: | ---: | ---: | ---: |"]
+    for name, title in TITLES.items():
+        each = report["numbers"][name]
+        cells = [shown(name, each[part]) for part in ("before", "after", "change")]
+        lines.append(f"| {title} | {each['after']['n']:,} | {' | '.join(cells)} |")
+    facts = [f"- {name}: {text}" for name, text in report["facts"].items()]
+    return "\n".join([*lines, "", *facts])
+
+
+def shown(name: str, number: dict[str, float] | None) -> str:
+    """Return a number with its interval."""
+    if number is None:
+        return ""
+    places, times, unit = (3, 1, "") if name in NOT_A_SHARE else (1, 100, " %")
+    value, low, high = (f"{times * number[key]:.{places}f}" for key in ("value", "low", "high"))
+    return f"**{value}{unit}** ({low} … {high})"
+
+
+def publish(run: Path, seconds: float, arguments: list[str]) -> None:
+    """Write docs/results/finetune.json, .png, and the table of the page."""
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    words = ["python -m benchmarks.finetuning OUT", *arguments]
+    report["facts"]["command"] = " ".join(words)
+    report["facts"]["time"] = f"{seconds / 60:.0f} minutes, before and after asked included"
+    (RESULTS / "finetune.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    with Image.open(run / "report.png") as image:
+        first = image.crop((0, 0, image.width, image.height // 2))  # four records of eight
+        first.quantize(96).save(RESULTS / "finetune.png", optimize=True)
+    page = RESULTS / "finetune.md"
+    head, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    tail = rest.partition(END)[2]
+    page.write_text(f"{head}{BEGIN}\n{table(report)}\n{END}{tail}", encoding="utf-8")
+
+
 def command(out: Path, more: list[str]) -> list[str]:
     """Return the fine-tuning as a user would type it, but for the first word."""
     own, held_out = out / "own/records.jsonl", out / "held-out/records.jsonl"
@@ -87,14 +128,22 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--kind", choices=("blueprints", "openmoji"), default="blueprints")
     parser.add_argument("--asked", type=int, default=ASKED)
+    parser.add_argument("--publish", action="store_true", help="write docs/results/finetune.*")
     known, more = parser.parse_known_args()
+    if known.publish and known.kind != "blueprints":
+        parser.error("only blueprints may be published: OpenMoji's licence keeps it out")
     write_records(known.out / "own", known.kind, LEARNT, SEED)
     write_records(known.out / "held-out", known.kind, known.asked, SEED + 1)
     start = time.monotonic()
     subprocess.run(
         [sys.executable, "-m", "kosmos2", *command(known.out, more)], check=True, cwd=ROOT
     )
-    print(f"{time.monotonic() - start:.0f} s")  # noqa: T201
+    seconds = time.monotonic() - start
+    print(f"{seconds:.0f} s")  # noqa: T201
+    if known.publish:
+        publish(
+            known.out / "run", seconds, [each for each in sys.argv[1:] if each != str(known.out)]
+        )
 
 
 if __name__ == "__main__":

@@ -47,49 +47,74 @@ AT_A_TIME = 32
 MAX_NEW_TOKENS = 128
 
 
+RecordsArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RECORDS",
+        help="10 to 10,000 grounded records with their pictures: any format of `kosmos2 records "
+        "formats`.",
+        show_default=False,
+    ),
+]
+OutOption = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Folder of the run; the model: DIR/model.")
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on with the same command where it was stopped.")
+]
+ShareOption = Annotated[
+    float,
+    typer.Option("--eval-share", help="Share of the records that is asked about, not learnt."),
+]
+AskedOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--eval-records",
+        metavar="PATH",
+        help="Ask about these, and learn from all RECORDS.",
+        show_default=False,
+    ),
+]
+StepsOption = Annotated[
+    int | None,
+    typer.Option("--steps", min=1, help="Steps of 16 records.", show_default="by the records"),
+]
+FlipOption = Annotated[
+    float,
+    typer.Option(
+        "--flip",
+        min=0,
+        max=1,
+        help="How often a picture is mirrored, its boxes and the words left and right too.",
+    ),
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of the order and first draws.")]
+ChangeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="A.B=C",
+        help="Change one value of recipes/train/finetune.toml. Repeatable.",
+        show_default=False,
+    ),
+]
+ShownOption = Annotated[int, typer.Option("--shown", min=1, help="Held-out records on the report.")]
+
+
 def finetune(
-    records: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RECORDS",
-            help="10 to 10,000 grounded records with their pictures: any format of `kosmos2 "
-            "records formats`.",
-            show_default=False,
-        ),
-    ],
+    records: RecordsArgument,
     model: ModelOption = "embedded",
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder of the run; the model: DIR/model.")
-    ] = Path("finetuned"),
-    go_on: Annotated[
-        bool, typer.Option("--resume", help="Go on with the same command where it was stopped.")
-    ] = False,
-    eval_share: Annotated[
-        float,
-        typer.Option("--eval-share", help="Share of the records that is asked about, not learnt."),
-    ] = 0.2,
-    eval_records: Annotated[
-        Path | None,
-        typer.Option(
-            "--eval-records", metavar="PATH", help="Ask about these, and learn from all RECORDS."
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option("--steps", min=1, help="Steps of 16 records.", show_default="by the records"),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the order and first draws.")] = 1,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="A.B=C", help="Change one value of recipes/train/finetune.toml."
-        ),
-    ] = None,
+    out: OutOption = Path("finetuned"),
+    go_on: ResumeOption = False,
+    eval_share: ShareOption = 0.2,
+    eval_records: AskedOption = None,
+    steps: StepsOption = None,
+    flip: FlipOption = 0.0,
+    seed: SeedOption = 1,
+    overrides: ChangeOption = None,
     images: ImagesOption = None,
     source_format: FromOption = None,
-    shown: Annotated[
-        int, typer.Option("--shown", min=1, help="Held-out records on the report.")
-    ] = 24,
+    shown: ShownOption = 24,
     device: DeviceOption = Device.AUTO,
 ) -> None:
     """Fine-tune a model on your own records, and measure it before and after on held-out ones.
@@ -108,9 +133,10 @@ def finetune(
     asked = Store(eval_records, images, source_format) if eval_records else store
     learnt, kept = _parts(store, asked, eval_share, tokenizer)
     note(f"{len(learnt):,} records to learn from, {len(kept):,} held out")
-    (check_same if go_on else write_parts)(out, lines_of(learnt), lines_of(kept))
-    recipe = recipe_for(out / LEARNT, store.root, model, steps=steps or steps_for(len(learnt)))
+    steps = steps or steps_for(len(learnt))
+    recipe = recipe_for(out / LEARNT, store.root, model, steps=steps, flip=flip)
     recipe = config.changed(recipe, [f"seed={seed}", *(overrides or [])])
+    (check_same if go_on else write_parts)(out, lines_of(learnt), lines_of(kept))
     run = _Run(recipe, out, choose_device(device), asked, kept)
     before = run.asked(model, out / BEFORE)
     run.train()

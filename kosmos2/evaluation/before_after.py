@@ -31,6 +31,8 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1.2rem;
   margin: 0 0 1.75rem; overflow-wrap: anywhere; }
 dt { color: var(--soft); } dd { margin: 0; }
 section { margin: 0 0 2.25rem; }
+.part { margin: 1.75rem 0 0; font-size: 1.1rem; color: var(--text); }
+.note + section { margin-top: 1.25rem; }
 section h2 { margin: 0 0 0.6rem; font-size: 0.95rem; color: var(--text); }
 .three { display: grid; gap: 1rem; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); }
@@ -62,8 +64,8 @@ def page(story: Story, shown: Sequence[tuple[Image.Image, Answered, Answered]], 
 <dl>{facts}</dl>
 <div class="wide">{_table(story.numbers)}</div>
 <p class="note">Intervals hold 95 %: a bootstrap over pictures. n counts phrases, or boxes of
-captions. The change has an interval where both models were asked about the same things.</p>
-<h2>The first {len(shown):,} held-out records: the truth, before, after</h2>
+captions (after). The change has an interval where both models were asked about the same things.</p>
+<h2 class="part">The first {len(shown):,} held-out records: the truth, before, after</h2>
 <p class="note">In the order of the records, not chosen by how well they went. Point at a phrase
 to see its boxes.</p>
 {sections}

@@ -32,12 +32,18 @@ def steps_for(records: int) -> int:
     return min(MOST_STEPS, max(LEAST_STEPS, records * EPOCHS // BATCH))
 
 
-def recipe_for(records: Path, images: Path, model: str, *, steps: int) -> TrainRecipe:
-    """Return the recipe that fine-tunes a model on a store, whose pictures start from `images`."""
+def recipe_for(
+    records: Path, images: Path, model: str, *, steps: int, flip: float = 0.0
+) -> TrainRecipe:
+    """Return the recipe that fine-tunes a model on a store, whose pictures start from `images`.
+
+    `flip` is how often a picture is mirrored, 0 to 1.
+    """
+    source = SourceRecipe(kind="records", path=str(records), images=str(images), flip=flip)
     return TrainRecipe(
         seed=1,
         start_from=model,
-        sources=(SourceRecipe(kind="records", path=str(records), images=str(images)),),
+        sources=(source,),
         loss=LossRecipe(location_spread=0.7),
         optimizer=OptimizerRecipe(
             steps=steps,

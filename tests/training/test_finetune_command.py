@@ -179,7 +179,9 @@ def test_records_of_their_own_are_asked_about_and_their_pictures_not_learnt(
     own = squares(tmp_path / "own", 14)
     asked = squares(tmp_path / "asked", 6, first=12)  # two of them are there twice
     words = (own, "--eval-records", asked, "--model", model, "--out", tmp_path / "out", *QUICK)
-    result = finetune(*words)
+    result = finetune(*words, "--flip", "0.5")
+    stored = json.loads((tmp_path / "out/recipe.json").read_text())
+    assert stored["sources"][0]["flip"] == 0.5
     assert "2 times: picture is held out" in result.stderr
     assert ids(tmp_path / "out/train.jsonl") == set(range(12))
     assert ids(tmp_path / "out/held-out.jsonl") == set(range(12, 18))
@@ -245,6 +247,7 @@ def test_mistakes_are_one_line_with_the_way_out(
     assert "no file or folder 'nowhere'" in refusal(records, "--model", "nowhere")
     said = refusal(records, *to, tmp_path / "d", "--set", "lora.rang=3")
     assert "unknown key 'rang'. Did you mean 'rank'?" in said
+    assert not (tmp_path / "d").exists()
     fewer = squares(tmp_path / "fewer", 12)
     assert "not those that the run" in refusal(fewer, *to, whole, "--resume")
     other = refusal(records, *to, whole, "--resume", *QUICK, "--set", "lora.rank=3")
