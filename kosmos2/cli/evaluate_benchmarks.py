@@ -309,26 +309,13 @@ def _setting(asked: _Asked, choice: ModelChoice, form: "Form", split: str) -> "S
         split=split,
         model=choice.name,
         weights=weights_hash(resolve(choice.name)),
-        dtype=_dtype(choice),
+        dtype=choice.precision(),
         bins=_bins(choice.name),
         answer_form=str(form),
         decoding=decoding,
         code=f"kosmos2 {kosmos2.__version__}",
         shots=asked.examples,
     )
-
-
-def _dtype(choice: ModelChoice) -> str:
-    """Return what "auto" means here, before the model is loaded."""
-    from kosmos2.api.loading import choose_device, choose_precision
-    from kosmos2.weights.pretrained import resolve
-    from kosmos2.weights.quantized import stored_precision
-
-    if choice.dtype is not Dtype.AUTO:
-        return str(choice.dtype)
-    path = resolve(choice.name)
-    stored = stored_precision(path) if path.is_dir() else None
-    return str(stored or choose_precision("auto", choose_device(choice.device)))
 
 
 def _bins(model: str) -> int:
