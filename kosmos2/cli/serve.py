@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,10 @@ from kosmos2.cli.asking import ModelChoice
 from kosmos2.cli.console import note
 from kosmos2.cli.options import Device, DeviceOption, Dtype, DtypeOption, ModelOption, SetOption
 from kosmos2.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from kosmos2.server import Limits
+    from kosmos2.server.replicas import Plan
 
 HostOption = Annotated[
     str, typer.Option("--host", help="127.0.0.1: this machine alone; 0.0.0.0: whoever reaches it.")
@@ -37,8 +41,23 @@ TokensOption = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Of a
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", min=0.1, help="Seconds for a request, waiting included.")
 ]
+ReplicasOption = Annotated[
+    int,
+    typer.Option(
+        "--replicas",
+        min=1,
+        help="Processes with a model each, behind one port, by Ray Serve; limits are of each.",
+    ),
+]
 ROWS = "batch_size=16"
 """Rows that are answered at a time, where --set says nothing else."""
+ENVIRONMENT = {
+    # Idle processor threads of torch otherwise spin for milliseconds on cores that requests need.
+    "GOMP_SPINCOUNT": "10000",
+    # For each number of tokens that are read at once oneDNN keeps half a megabyte, 1,024 times.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
+}
+"""What torch reads when it is loaded, where the user says nothing else."""
 
 
 def serve(
@@ -52,6 +71,7 @@ def serve(
     max_megapixels: PixelsOption = 50.0,
     max_new_tokens: TokensOption = 1024,
     timeout: TimeoutOption = 120.0,
+    replicas: ReplicasOption = 1,
     device: DeviceOption = Device.AUTO,
     dtype: DtypeOption = Dtype.AUTO,
     overrides: SetOption = None,
@@ -60,13 +80,10 @@ def serve(
 
     Example:  kosmos2 serve --port 8000
     """
-    # Before torch is loaded: its idle processor threads otherwise spin for milliseconds, on cores
-    # that requests need.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    environment = {name: os.environ.get(name, usual) for name, usual in ENVIRONMENT.items()}
+    os.environ.update(environment)
     _check_extra()
-    import uvicorn
-
-    from kosmos2.server import Limits, create_app
+    from kosmos2.server import Limits
 
     keys = _keys(api_key)
     limits = Limits(
@@ -78,16 +95,43 @@ def serve(
         allow_urls=allow_urls,
         api_keys=keys,
     )
-    loaded = ModelChoice(model, device, dtype, [ROWS, *(overrides or ())]).load()
-    _tell(loaded.name, host, port, keys)
+    choice = ModelChoice(model, device, dtype, [ROWS, *(overrides or ())])
+    if replicas > 1:
+        from kosmos2.server.replicas import Plan
+
+        _serve_many(
+            choice, limits, Plan(count=replicas, host=host, port=port, environment=environment)
+        )
+    else:
+        _serve_one(choice, limits, host, port)
+
+
+def _serve_one(choice: ModelChoice, limits: Limits, host: str, port: int) -> None:
+    import uvicorn
+
+    from kosmos2.server import create_app
+    from kosmos2.server.memory import give_back_pictures
+
+    give_back_pictures()
+    loaded = choice.load()
+    _tell(loaded.name, host, port, limits.api_keys)
     uvicorn.run(
         create_app(loaded, limits),
         host=host,
         port=port,
         log_level="warning",
         server_header=False,
-        timeout_graceful_shutdown=int(timeout) + 1,
+        timeout_graceful_shutdown=int(limits.seconds) + 1,
     )
+
+
+def _serve_many(choice: ModelChoice, limits: Limits, plan: Plan) -> None:
+    from kosmos2.server.replicas import replicated, wait_for_the_end
+
+    choice.precision()  # says what is wrong with the model or the device before Ray starts
+    with replicated(choice.load, limits, plan):
+        _tell(f"{choice.name} {plan.count} times", plan.host, plan.port, limits.api_keys)
+        wait_for_the_end()
 
 
 def _check_extra() -> None:

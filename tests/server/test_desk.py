@@ -11,13 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
-from server_cases import EXAMPLES, asked_of, base64_of, listening, same
+from server_cases import EXAMPLES, asked_of, base64_of, is_up, listening, same, until
 
 from kosmos2.api import Kosmos2
 from kosmos2.server import Limits, create_app
@@ -134,20 +134,6 @@ def test_a_server_that_is_told_to_end_answers_first(tmp_path: Path) -> None:
             assert coming.result().status_code == 200
         server.wait(60)
     assert not is_up(address)
-
-
-def is_up(address: str) -> bool:
-    try:
-        return httpx.get(f"{address}/ready").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def until(true: Callable[[], bool], seconds: float = 60) -> None:
-    limit = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < limit
-        time.sleep(0.01)
 
 
 def slow_down(model: Kosmos2, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
