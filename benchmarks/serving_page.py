@@ -22,8 +22,8 @@ def page_of(results: dict[str, Any]) -> str:
     return f"""# The server under load, measured
 
 `kosmos2 serve` with the embedded model ({results["precision"]}): captions, detailed captions,
-phrases, boxes and questions in equal parts about {results["pictures"]} different pictures; each client asks
-again when it is answered. Every answer is held against the offline one.
+phrases, boxes and questions in equal parts about {results["pictures"]} different pictures; each
+client asks again when it is answered. Every answer is held against the offline one.
 
 ```bash
 {results["command"]}
