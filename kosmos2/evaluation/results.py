@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kosmos2.evaluation.benchmark import Benchmark, Data, Judged, Kind, Pair, Problem
+from kosmos2.evaluation.benchmark import Benchmark, Data, Form, Judged, Kind, Pair, Problem
 from kosmos2.evaluation.bootstrap import Bootstrap
 from kosmos2.evaluation.metrics import Number
 from kosmos2.evaluation.predictions import Run, Setting, matched
@@ -116,7 +116,7 @@ def differences(scored: Scored) -> list[str]:
             f"{setting.shots['split']!r} before each question, drawn for each anew with seed "
             f"{setting.shots['seed']}; which ones others took is not published"
         )
-    if setting.answer_form == "boxes":
+    if setting.answer_form == "boxes" and Form.FREE in scored.benchmark.forms:
         told.append(
             "answers are boxes and nothing else, at least one; in the paper the model writes on, "
             "and may write no box"
