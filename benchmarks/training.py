@@ -51,23 +51,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say("nothing was measured: torch sees no GPU")
             return 1
         torch.set_num_threads(options.threads)
-        Run(Artwork.load(), options.device, quick=options.quick, results=results).run(
-            _chosen(options)
-        )
+        quick, steps = options.quick, options.steps
+        run = Run(Artwork.load(), options.device, quick=quick, steps=steps, results=results)
+        run.run(_chosen(options))
     if results:
         found = read(results)
         results.with_suffix(".md").write_text(page(found), encoding="utf-8")
-        picture = results.with_name(f"{results.stem}-curves.svg")
-        picture.write_text(curves(found["cases"]), encoding="utf-8")
-        say(f"written: {results}, {results.with_suffix('.md')}, {picture}")
+        if found["cases"]:
+            picture = results.with_name(f"{results.stem}-curves.svg")
+            picture.write_text(curves(found["cases"]), encoding="utf-8")
+        say(f"written: {results.with_suffix('.md')}")
     return 0
 
 
 class Run:
     """One run: where, how thoroughly, and what has been found so far."""
 
-    def __init__(self, artwork: Artwork, device: str, *, quick: bool, results: Path | None) -> None:
+    def __init__(
+        self, artwork: Artwork, device: str, *, quick: bool, steps: int, results: Path | None
+    ) -> None:
+        """`steps`: most steps of a case."""
         self.artwork = artwork
+        self.steps = steps
         self.device = device
         self.quick = quick
         self.results = results
@@ -91,6 +96,7 @@ class Run:
         return self.found
 
     def _case(self, case: Case) -> dict[str, Any]:
+        case = dataclasses.replace(case, steps=min(case.steps, self.steps))
         job = job_of(case, self.artwork, self.device, torch.get_num_threads())
         with tempfile.TemporaryDirectory() as root:
             folder = Path(root) / "job"
@@ -181,6 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", help="cpu, or cuda, cuda:1, ...")
     parser.add_argument("--quick", action="store_true", help="two steps of two pictures")
     parser.add_argument("--only", metavar="A,B", help=f"some of {','.join(NAMES)}")
+    parser.add_argument("--steps", type=int, default=1000, help="most steps of a case")
     parser.add_argument("--threads", type=int, default=2, help="of torch, on both sides")
     parser.add_argument(
         "--results", type=Path, metavar="JSON", help=f"default: {RESULTS.relative_to(ROOT)}"
