@@ -67,10 +67,10 @@ def _explained(scored: Scored, shown: int) -> str:
     if kind in _BY_SCORE:
         return f"The {shown:,} of the lowest {metric} {of} of {model}, beside what people said."
     wrong = sum(not judged[scored.benchmark.headline] for judged in scored.judged)
-    told = (
-        f"{shown:,} of {wrong:,} errors {of} of {model} ({metric}): those that it was surest of "
-        "come first."
-    )
+    told = f"{shown:,} of {wrong:,} errors {of} of {model} ({metric})"
+    if not any(answer.scores or answer.logprobs for _, answer in scored.pairs):
+        return f"{told}."
+    told += ": those that it was surest of come first."
     if kind is Kind.ANSWER:
         return told
     return (

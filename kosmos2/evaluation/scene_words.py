@@ -20,9 +20,8 @@ from typing import Any
 from PIL import Image
 
 from kosmos2 import tasks
-from kosmos2.evaluation.vqa_answers import PEOPLE
+from kosmos2.evaluation.vqa_answers import PEOPLE, normal
 from kosmos2.scenes import Scene
-from kosmos2.scenes.nouns import NUMBER_WORDS
 
 TRAINING = "train"
 _QUALITY = 95
@@ -101,11 +100,12 @@ def write_questions(folder: Path, scenes: Iterable[Scene], split: str) -> Iterat
 
 
 def _people(question: str, answer: str) -> dict[str, Any]:
-    """Return what ten people say to a question, as its annotation has it."""
-    said = answer.lower()
-    # As the annotations of VQAv2 come: without articles, numbers as digits.
-    said = " ".join(word for word in said.split() if word not in ("a", "an", "the"))
-    said = str(NUMBER_WORDS.index(said)) if said in NUMBER_WORDS[1:] else said
+    """Return what ten people say to a question, as its annotation has it.
+
+    Without articles and with numbers as digits, as the annotations of VQAv2 come: the official
+    accuracy does this to the model's answer alone.
+    """
+    said = normal(answer)
     kind = "yes/no" if said in ("yes", "no") else "number" if said.isdigit() else "other"
     return {
         "question_type": " ".join(question.lower().split()[:2]),

@@ -86,8 +86,10 @@ def read(path: Path, split: str) -> Data:
     """Return the questions of a split from the folder of its two files."""
     if not path.is_dir():
         raise RecordError(f"{path} is a file; VQAv2 is read from the folder of its files")
-    name = _FILES.get(split, split)
-    asked = path / f"v2_OpenEnded_mscoco_{name}_questions.json"
+    names = (split, _FILES.get(split, split))  # another set may call its files as it likes
+    files = {name: path / f"v2_OpenEnded_mscoco_{name}_questions.json" for name in names}
+    name = next((each for each, file in files.items() if file.is_file()), names[-1])
+    asked = files[name]
     answered = path / f"v2_mscoco_{name}_annotations.json"
     content = read_json(asked)
     rows = field(content, "questions", str(asked))
