@@ -176,7 +176,8 @@ def measure(heats: Sequence[Heat], work: Path, threads: int) -> dict[str, Any]:
         for heat in own:
             found.append(run(heat, folder, contestants, work / heat.benchmark, meters))
             say("\n\n".join(evaluation_page.heat_lines(found[-1])) + "\n")
-    return {"heats": found, "stamp": stamp().to_dict()}
+    command = "python -m benchmarks.evaluation"
+    return {"heats": found, "command": command, "stamp": stamp().to_dict()}
 
 
 def say(text: str) -> None:

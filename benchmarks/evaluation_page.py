@@ -84,7 +84,11 @@ def scenes(section: Mapping[str, Any]) -> list[str]:
         ),
     ]
     without = "; ".join(f"`{name}`: {why}" for name, why in section["without"].items())
-    blocks.append(f"Without scenes, tested on small files alone: {without}.")
+    blocks.append(
+        f"Without scenes, tested on small files alone: {without}. "
+        "The three sets of referring expressions have the same scenes and words. No training of "
+        "the embedded model had several pictures in a text, which `--shots` needs."
+    )
     for run in runs:
         about = f"{run['title']}; {run['protocol']}."
         blocks += [f"### `{run['name']}`", f"```bash\n{run['command']}\n```", escaped(about)]
@@ -131,7 +135,7 @@ def speed(section: Mapping[str, Any]) -> list[str]:
         "limit*: the least time that pictures encoded once, prompts read once as far as they are "
         f"alike, and {ROWS} answers written at a time could take, by the machine's best matrix "
         "product and memory bandwidth in the same round.",
-        _made("python -m benchmarks.evaluation", section["stamp"]),
+        _made(section["command"], section["stamp"]),
     ]
     for heat in section["heats"]:
         blocks += heat_lines(heat)

@@ -176,7 +176,8 @@ def section(runs: Mapping[str, Any], size: Size) -> dict[str, Any]:
         "split": SPLIT,
         "written": written,
         "without": dict(WITHOUT),
-        "command": "python -m benchmarks.evaluation_scenes --out FOLDER",
+        "command": "python -m benchmarks.evaluation_scenes --out FOLDER "
+        f"--scenes {size.scenes} --limit {size.limit}",
         "stamp": stamp().to_dict(),
     }
 
