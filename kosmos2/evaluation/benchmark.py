@@ -272,7 +272,7 @@ def parse_description(
 def parse_continuation(
     prompt: Prompt, symbols: Sequence[Symbol], scores: Sequence[float | None], grid: LocationGrid
 ) -> GroundedText:
-    """Return what was written behind "An image of", without these words."""
+    """Return what was written behind the prompt, without its words."""
     return GroundedText(text=read_symbols(symbols, grid, scores).text.strip())
 
 
