@@ -7,7 +7,7 @@ RUN := $(BIN)/python
 .PHONY: demo test check bench bench-gpu bench-grit bench-grit-gpu clean
 
 demo: $(VENV)/installed
-	$(BIN)/kosmos2 demo --out demo
+	$(BIN)/kosmos2 caption examples/*.jpg --draw demo-output --page demo-output/index.html
 
 test: $(VENV)/installed-dev
 	$(RUN) -m pytest -n auto
@@ -33,7 +33,7 @@ bench-grit-gpu: $(VENV)/installed-dev
 	$(RUN) -m benchmarks.grit_gpu $(BENCH)
 
 clean:
-	rm -rf $(VENV) build demo *.egg-info
+	rm -rf $(VENV) build demo-output *.egg-info
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; run make PYTHON=python3.11"'
