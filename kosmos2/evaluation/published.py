@@ -36,7 +36,7 @@ def published(benchmark: str, split: str) -> tuple[Published, ...]:
         "flickr30k": _FLICKR,
         "flickr30k-captions": _CAPTIONS,
         "seed-bench": _SEED,
-        "vqav2": {"val": _VQA, "test-dev": _VQA},
+        "vqav2": {"val": _VQA, "test-dev": _VQA, "test": _VQA},
     }
     if benchmark in tables:
         return tables[benchmark].get(split, ())

@@ -155,11 +155,18 @@ def test_our_table_holds_the_published_decimals_and_the_splits_their_sizes() -> 
     assert "60.57" in odd.note
 
 
+UNPUBLISHED = (
+    *("pope", "absent", "classify", "raven"),
+    *("coco-captions", "flickr30k-grounded", "refcocog-round-trip"),
+)
+"""Of which nobody tells a number of Kosmos-2."""
+
+
 def test_every_published_number_is_of_a_metric_or_of_a_kind_of_it() -> None:
     for name, benchmark in BENCHMARKS.items():
         for split in benchmark.splits:
             rows = published(name, split)
-            if name not in ("pope", "absent", "classify", "raven"):
+            if name not in UNPUBLISHED:
                 assert any(each.model == "Kosmos-2" for each in rows)
             for each in rows:
                 assert all(metric.split()[0] in benchmark.titles for metric in each.numbers)
