@@ -74,6 +74,13 @@ LimitOption = Annotated[
 OwnDataOption = Annotated[
     bool, typer.Option("--own-data", help="Another set in this format: of any size, any split.")
 ]
+ShotsOption = Annotated[
+    int, typer.Option("--shots", min=0, help="Solved examples before each question.")
+]
+ShotsSplitOption = Annotated[
+    str, typer.Option("--shots-split", help="Which split the examples are of.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Other examples.")]
 WorstOption = Annotated[
     int, typer.Option("--worst", min=0, help="Answers to show in gallery.html; 0: no page.")
 ]
@@ -121,14 +128,9 @@ def _command(name: str) -> Callable[..., None]:
                 show_default=False,
             ),
         ] = None,
-        shots: Annotated[
-            int,
-            typer.Option("--shots", min=0, help="Solved examples before each question."),
-        ] = 0,
-        shots_split: Annotated[
-            str, typer.Option("--shots-split", help="Which split the examples are of.")
-        ] = "train",
-        seed: Annotated[int, typer.Option("--seed", min=0, help="Other examples.")] = 0,
+        shots: ShotsOption = 0,
+        shots_split: ShotsSplitOption = "train",
+        seed: SeedOption = 0,
         own_data: OwnDataOption = False,
         fresh: Annotated[
             bool, typer.Option("--fresh", help="Throw away the predictions of an earlier run.")
