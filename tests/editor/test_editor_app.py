@@ -25,7 +25,16 @@ from kosmos2.editor.session import Session
 HERE = "http://127.0.0.1:8010"
 MOVE = {"kind": "move", "view": "ref_exps", "entry": 0, "corners": [0.3, 0.3, 0.5, 0.5]}
 DELETE = {"kind": "delete", "view": "ref_exps", "entry": 0}
-NAMED = ("../secret.png", "note.svg", "missing.png", "secret.txt", "turned.tif")
+MISSING = ("../secret.png", "note.svg", "missing.png", "secret.txt")
+NAMED = (*MISSING, "turned.tif", "old.pcx", "turned.jpg")
+    "../secret.png",
+    "note.svg",
+    "missing.png",
+    "secret.txt",
+    "turned.tif",
+    "old.pcx",
+    "turned.jpg",
+)
 
 
 @pytest.fixture
@@ -36,7 +45,9 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "in" / "note.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (40, 20)).save(tmp_path / "in" / "turned.tif", exif=exif)
+    for name in ("turned.tif", "turned.jpg"):
+        Image.new("RGB", (40, 20)).save(tmp_path / "in" / name, exif=exif)
+    Image.new("RGB", (40, 20)).save(tmp_path / "in" / "old.pcx")
     return tmp_path / "in"
 
 
@@ -151,16 +162,17 @@ def test_what_is_not_there_is_not_found(client: TestClient) -> None:
 
 def test_a_list_comes_in_pages(client: TestClient) -> None:
     made = client.get("/api/lists?text=dog&max_score=0.95&sort=score").json()
-    assert made["total"] == 7
+    assert made["total"] == 9
     page = client.get(f"/api/lists/{made['list']}?offset=1&limit=2").json()
     assert [row["number"] for row in page["rows"]] == [1, 2]
     assert client.get("/api/lists?max_score=7").status_code == 422
     assert client.get("/api/lists?colour=red").status_code == 422
 
 
-@pytest.mark.parametrize("number", [2, 3, 4, 5])
+@pytest.mark.parametrize("number", [2, 3, 4, 5, 7])
 def test_only_pictures_are_served(client: TestClient, number: int) -> None:
-    # What a record names is a missing file, a text, or an SVG, which may hold scripts.
+    # What a record names is a missing file, a text, an SVG, which may hold scripts,
+    # or of a format that nobody asked for.
     answer = client.get(f"/api/records/{number}/picture")
     assert answer.status_code == 404
     assert "nothing to see" not in answer.text
@@ -176,6 +188,8 @@ def test_pictures_are_served_as_they_are_or_as_browsers_show_them(
     turned = client.get("/api/records/6/picture")
     assert turned.headers["content-type"] == "image/jpeg"
     assert Image.open(io.BytesIO(turned.content)).size == (20, 40)
+    upright = client.get("/api/records/8/thumbnail")
+    assert Image.open(io.BytesIO(upright.content)).size == (20, 40)
     small = client.get("/api/records/0/thumbnail")
     assert Image.open(io.BytesIO(small.content)).size == (THUMBNAIL, THUMBNAIL // 2)
 
