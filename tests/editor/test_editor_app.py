@@ -27,14 +27,6 @@ MOVE = {"kind": "move", "view": "ref_exps", "entry": 0, "corners": [0.3, 0.3, 0.
 DELETE = {"kind": "delete", "view": "ref_exps", "entry": 0}
 MISSING = ("../secret.png", "note.svg", "missing.png", "secret.txt")
 NAMED = (*MISSING, "turned.tif", "old.pcx", "turned.jpg")
-    "../secret.png",
-    "note.svg",
-    "missing.png",
-    "secret.txt",
-    "turned.tif",
-    "old.pcx",
-    "turned.jpg",
-)
 
 
 @pytest.fixture
