@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 
-.PHONY: demo test check bench bench-gpu bench-grit bench-grit-gpu clean
+.PHONY: demo test check bench bench-gpu bench-training bench-evaluation bench-serving bench-grit bench-grit-gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/kosmos2 caption examples/*.jpg --draw demo-output --page demo-output/index.html
@@ -25,6 +25,15 @@ bench: $(VENV)/installed-dev
 
 bench-gpu: $(VENV)/installed-dev
 	$(RUN) -m benchmarks.gpu $(BENCH)
+
+bench-training: $(VENV)/installed-dev
+	$(RUN) -m benchmarks.training $(BENCH)
+
+bench-evaluation: $(VENV)/installed-dev
+	$(RUN) -m benchmarks.evaluation $(BENCH)
+
+bench-serving: $(VENV)/installed-dev
+	$(RUN) -m benchmarks.serving --minutes 10 $(BENCH)
 
 bench-grit: $(VENV)/installed-dev
 	$(RUN) -m benchmarks.grit $(BENCH)

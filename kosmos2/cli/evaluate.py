@@ -64,11 +64,7 @@ def scenes(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Scenes a split.")] = 500,
     figure: Annotated[
         int,
-        typer.Option(
-            "--figure",
-            min=0,
-            help="Scenes a split to draw: the first, the first that were right, wrong.",
-        ),
+        typer.Option("--figure", min=0, help="Scenes to draw: the first, the right, the wrong."),
     ] = 12,
     settings: Annotated[
         list[str] | None,

@@ -12,9 +12,30 @@ from kosmos2.cli.options import Device, DeviceOption, Dtype, DtypeOption, ModelO
 from kosmos2.errors import RequestError
 
 if TYPE_CHECKING:
-    from kosmos2.evaluation.language import Setting
+    from kosmos2.evaluation.language import Setting, Wanted
 
 ALL = "storycloze,hellaswag,winograd,winogrande,piqa,boolq,cb,copa"
+
+
+CopiesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="A folder for each task, DIR/piqa and so on: a copy of its data set, or its "
+        "splits as validation.jsonl, test.parquet, ... Else they are downloaded.",
+        show_default=False,
+    ),
+]
+IncludeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--include",
+        metavar="DIR",
+        help="Folder of further tasks, YAML files as the harness reads them.",
+        show_default=False,
+    ),
+]
 
 
 def language(
@@ -24,25 +45,8 @@ def language(
             "--tasks", metavar="A,B,...", help=f"Some of {ALL}, or any task of the harness."
         ),
     ] = ALL,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data",
-            metavar="DIR",
-            help="A folder for each task, DIR/piqa and so on: a copy of its data set, or its "
-            "splits as validation.jsonl, test.parquet, ... Else they are downloaded.",
-            show_default=False,
-        ),
-    ] = None,
-    include: Annotated[
-        Path | None,
-        typer.Option(
-            "--include",
-            metavar="DIR",
-            help="Folder of further tasks, YAML files as the harness reads them.",
-            show_default=False,
-        ),
-    ] = None,
+    data: CopiesOption = None,
+    include: IncludeOption = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write.")] = Path(
         "eval/language"
     ),
@@ -60,11 +64,11 @@ def language(
 ) -> None:
     """Ask language tasks through lm-evaluation-harness; a killed run goes on where it was.
 
-    Needs the extra: pip install "kosmos2[language]".
+    Needs the extra `language` of this package.
 
     Example:  kosmos2 eval language --tasks piqa,copa --data language-data
     """
-    from kosmos2.evaluation.language import Wanted, claim, clear, rows, run, write
+    from kosmos2.evaluation.language import Wanted, clear
 
     for name, folder in (("--data", data), ("--include", include)):
         if folder is not None and not folder.is_dir():
@@ -72,20 +76,25 @@ def language(
     names = tuple(dict.fromkeys(part.strip() for part in tasks.split(",") if part.strip()))
     if not names:
         raise RequestError(f"--tasks names some of {ALL}, got {tasks!r}")
-    choice = ModelChoice(model, device, dtype, [f"batch_size={batch_size}"])
-    setting = _setting(choice, shots)
     if fresh:
         clear(out)
-    claim(out, setting)
     wanted = Wanted(tasks=names, data=data, include=include, limit=limit, shots=shots)
+    _ask(wanted, out, ModelChoice(model, device, dtype, [f"batch_size={batch_size}"]))
+
+
+def _ask(wanted: "Wanted", out: Path, choice: ModelChoice) -> None:
+    from kosmos2.evaluation.language import claim, rows, run, write
+
+    setting = _setting(choice, wanted.shots)
+    claim(out, setting)
     with bar("language", None) as progress:
         results = run(
             wanted, out, choice.load, lambda done, total: progress.reach(done, total, "texts")
         )
-    write(out, setting, results, limit)
+    write(out, setting, results, wanted.limit)
     show_rows(rows(results))
-    if limit is not None:
-        note(f"not whole tasks: the first {limit:,} questions of each")
+    if wanted.limit is not None:
+        note(f"not whole tasks: the first {wanted.limit:,} questions of each")
     say(f"written: {out / 'results.json'}, {out / 'results.md'}, predictions-TASK.jsonl beside")
 
 

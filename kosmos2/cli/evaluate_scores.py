@@ -54,7 +54,6 @@ def calibration(
     Example:  kosmos2 eval calibration eval/refcoco-val eval/flickr30k-val --data refs --data flickr
     """
     from kosmos2.evaluation import reliability as shown
-    from kosmos2.evaluation.benchmark import Kind
     from kosmos2.evaluation.calibration import all_boxes, first_boxes, reliability
 
     if len(data) not in (1, len(predictions)):
@@ -62,15 +61,9 @@ def calibration(
             f"say --data once, or once for each of the {len(predictions)} runs; got {len(data)}"
         )
     own = data if len(data) > 1 else data * len(predictions)
-    scored = [
-        saved([p], d, limit, own_data=own_data) for p, d in zip(predictions, own, strict=True)
-    ]
-    named: dict[str, Scored] = {}
-    for run in scored:
-        if run.benchmark.kind is not Kind.BOXES:
-            raise RequestError(f"{run.benchmark.name} asks for no boxes, so they have no scores")
-        name = f"{run.setting.benchmark} {run.setting.split}"
-        named[name if name not in named else f"{name} ({len(named) + 1})"] = run
+    named = _named(
+        [saved([p], d, limit, own_data=own_data) for p, d in zip(predictions, own, strict=True)]
+    )
     first = {f"{name}, first boxes": reliability(first_boxes(r.pairs)) for name, r in named.items()}
     every = {f"{name}, all boxes": reliability(all_boxes(r.pairs)) for name, r in named.items()}
     out.mkdir(parents=True, exist_ok=True)
@@ -84,6 +77,19 @@ def calibration(
         say(name)
         show_rows(shown.cuts(each))
     say(f"written: {out / 'calibration.json'}, {out / 'calibration.md'}, {out / PICTURE}")
+
+
+def _named(runs: "list[Scored]") -> "dict[str, Scored]":
+    """Return runs by benchmark and split."""
+    from kosmos2.evaluation.benchmark import Kind
+
+    named: dict[str, Scored] = {}
+    for run in runs:
+        if run.benchmark.kind is not Kind.BOXES:
+            raise RequestError(f"{run.benchmark.name} asks for no boxes, so they have no scores")
+        name = f"{run.setting.benchmark} {run.setting.split}"
+        named[name if name not in named else f"{name} ({len(named) + 1})"] = run
+    return named
 
 
 def threshold(

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
 from kosmos2.data.collate import Batch
@@ -21,6 +20,7 @@ from kosmos2.data.sources import Source
 from kosmos2.errors import TrainingError, one_line
 from kosmos2.model.network import Network
 from kosmos2.training import checkpoint, failure, journal, lowrank, state
+from kosmos2.training.attention import PlainAttention
 from kosmos2.training.flops import forward_flops, load_of, peak_of, training_flops
 from kosmos2.training.learner import EvenLearner, Learner, blank
 from kosmos2.training.loss import Losses, PatchHead, TargetLoss
@@ -292,8 +292,7 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def _attention(self) -> AbstractContextManager[object]:
-        """On a CPU the plain form: its backward pass takes less time than the fused one's."""
-        return sdpa_kernel(SDPBackend.MATH) if self.device.type == "cpu" else nullcontext()
+        return PlainAttention() if self.device.type == "cpu" else nullcontext()
 
 
 def _take(learner: Learner, weights: Mapping[str, Tensor], where: str) -> None:
