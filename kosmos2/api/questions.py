@@ -152,8 +152,8 @@ def find_or_absent(phrase: str, vocabulary: Vocabulary) -> Question[Found]:
     """The boxes of a phrase, or none where the model believes that it is not there.
 
     `Found.absent` is the probability of that: what is left of the probability of a box.
-    Only a model that has seen phrases without boxes in training can know; the embedded one and the
-    released one have not. There the score of the best box, from `find`, tells more.
+    Only a model that has seen phrases without boxes in training can know, as the embedded one has.
+    The released one has not: there the score of the best box, from `find`, tells more.
     """
     question = find(phrase, vocabulary)
 
