@@ -30,7 +30,6 @@ details ul { margin: 0.4rem 0 0; padding-left: 1.2rem; overflow-wrap: anywhere; 
   main.single .card { display: grid; grid-template-columns: minmax(0, 1.6fr) minmax(18rem, 1fr); }
   main.single .picture { border-radius: 13px 0 0 13px; align-self: start; }
   main.single .words { padding: 1.6rem 1.8rem; } }
-@media (prefers-reduced-motion: reduce) { * { transition: none !important; } }
 @media print { .card { break-inside: avoid; box-shadow: none; } header p { display: none; } }
 """
 
@@ -55,6 +54,7 @@ LINKS_STYLE = """
 .label.above { bottom: 100%; } .label.under { top: 0; }
 .label.from-right { left: auto; right: -3px; }
 .box.lit .label { opacity: 1; }
+@media (prefers-reduced-motion: reduce) { .phrase, .box { transition: none; } }
 """
 
 STYLE = PAGE_STYLE + LINKS_STYLE

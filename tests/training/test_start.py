@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from run_cases import RECIPE, changed
+from safetensors.torch import load_file
 from scene_shapes import shapes
 
 from kosmos2 import Kosmos2
@@ -65,8 +66,9 @@ def test_a_run_from_a_model_has_its_sizes_vocabulary_and_weights(
     assert stored["model"]["num_latents"] == RECIPE.model.num_latents
     one, other = (folder / "tokenizer.json" for folder in (model, tmp_path))
     assert one.read_bytes() == other.read_bytes()
-    one, other = (folder / "model.safetensors" for folder in (model, tmp_path / "model"))
-    assert one.read_bytes() == other.read_bytes()
+    one, other = (load_file(folder / "model.safetensors") for folder in (model, tmp_path / "model"))
+    # What is exactly zero moves by as little as the rate lets it.
+    torch.testing.assert_close(other, one, rtol=0, atol=1e-25)
 
     before = checkpoint.steps(tmp_path)
     resume(from_model(model), tmp_path, shapes(), CPU, report=lambda news: None)
