@@ -161,7 +161,8 @@ def test_reading_has_a_speed(built: Path) -> None:
 @pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc")
 def test_threads_are_those_of_torch(built: Path) -> None:
     # In a process of its own: other tests load libraries that bring an OpenMP of theirs.
-    script = "from kosmos2.kernels import native; native.library(); print(open('/proc/self/maps').read())"
+    script = "from kosmos2.kernels.native import library; library()"
+    script += "; print(open('/proc/self/maps').read())"
     mapped = subprocess.run(
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     ).stdout
