@@ -39,6 +39,12 @@ def test_every_module_says_what_it_is_for(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
+def test_no_two_test_modules_share_a_name() -> None:
+    # Test folders are no packages: pytest refuses a second module of a name.
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert not {name for name in names if names.count(name) > 1}
+
+
 def test_the_map_in_architecture_names_every_module_and_no_other() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     tree = re.search(r"```\nkosmos2/\n(.*?)```", text, re.DOTALL)
