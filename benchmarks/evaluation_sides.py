@@ -221,23 +221,21 @@ class Counted(Protocol):
 def least(
     config: ModelConfig, loop: Counted, parts: Iterable[Sequence[Problem]]
 ) -> tuple[Work, ...]:
-    """Return the least work of a round, the mean over rounds: each picture encoded, and the prompt
-    up to where its questions part read, once; tokens written by as many rows as there may be."""
-    pictures = questions = rounds = 0
-    read = written = lengths = 0.0
+    """Return the least work of a round, the mean over rounds: each picture encoded once, what
+    prompts about it begin with alike read once, tokens written by as many rows as there may be."""
+    pictures = questions = rounds = read = 0
+    written = lengths = 0.0
     for problems in parts:
-        shared: dict[str, int] = {}
+        beginnings: dict[str, set[tuple[int, ...]]] = defaultdict(set)
         rounds += 1
         questions += len(problems)
         for problem in problems:
             prompt, answer = loop.read[problem.id], loop.wrote[problem.id]
-            first = config.num_latents + 4  # <s>, <image>, </image>, <grounding>
-            shared[problem.picture] = first
-            read += len(prompt) - first
+            beginnings[problem.picture] |= {prompt[:end] for end in range(1, len(prompt) + 1)}
             written += len(answer)
             lengths += len(prompt) + len(answer) / 2
-        read += sum(shared.values())
-        pictures += len(shared)
+        read += sum(map(len, beginnings.values()))
+        pictures += len(beginnings)
     steps = decode(config, "fp32", ROWS, lengths / questions)
     reading = 2 * (read * decoder_weights(config) + questions * head_weights(config))
     work = (

@@ -49,11 +49,11 @@ SMALL = ModelConfig(
         dropout=0.0, attention_dropout=0.0,
     ),
     vision=VisionConfig(
-        width=192, feedforward_width=768, num_layers=6, num_heads=3, image_size=128, patch_size=16
+        width=192, feedforward_width=768, num_layers=6, num_heads=3, image_size=192, patch_size=16
     ),
-    num_latents=36,
+    num_latents=64,
 )  # fmt: skip
-"""The embedded model as first released: 6 million weights."""
+"""The embedded model: 6 million weights."""
 MIDDLE = ModelConfig(
     text=TextConfig(
         vocab_size=8192, width=512, feedforward_width=2048, num_layers=10, num_heads=8,

@@ -68,7 +68,7 @@ def measure(artwork: Artwork, rounds: int, count: int, stored: int) -> dict[str,
         folder = Path(root)
         pixels = store(folder, artwork, stored)
         sources: dict[str, Source] = {
-            "live scenes of 128 pixels, up to 6 lessons": scenes_of(_case(SMALL, 6), artwork),
+            "live scenes of 192 pixels, up to 6 lessons": scenes_of(_case(SMALL, 6), artwork),
             "live scenes of 224 pixels, up to 6 lessons": scenes_of(_case(FULL, 6), artwork),
         }
         for name, path, images in (

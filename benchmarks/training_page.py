@@ -165,11 +165,16 @@ def _curves(found: Mapping[str, Any]) -> str:
 
 def _conditions(found: Mapping[str, Any]) -> str:
     stamp = found["stamp"]
-    eager = ""
+    told = ""
     if EAGER in found["lanes"]:
-        eager = f"Against eager attention {_times(ratio(found, EAGER, 'seconds'))}. "
+        told = f"Against eager attention {_times(ratio(found, EAGER, 'seconds'))}. "
+    if (share := _mfu(found)) is not None:
+        told += (
+            f"Our steps use {share:.0%} of the {found['product_rate'] / 1e9:,.0f} GFLOP/s that "
+            f"a large product in {found['precision']} reached here right before. "
+        )
     return (
-        f"{eager}{stamp['processor']}, {stamp['threads']} of {stamp['cores']} cores; torch "
+        f"{told}{stamp['processor']}, {stamp['threads']} of {stamp['cores']} cores; torch "
         f"{stamp['torch']}, transformers {stamp['transformers']}; commit {stamp['commit']}, "
         f"{stamp['date']}. Others on this shared machine took {found['others']:.0%} of its time."
     )

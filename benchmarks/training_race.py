@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 
+from benchmarks.limits import Products
 from benchmarks.machine import Load, peak_memory
 from benchmarks.training_cases import Fixed, Job, network, tokenizer
 from kosmos2.data.lessons import Teacher
@@ -102,9 +103,19 @@ def race(job: Job, peers: Mapping[str, tuple[Stepper, int]]) -> dict[str, Any]:
             if number < steps:
                 lanes[name].append(peer.step(number))
 
+    rate = product_rate(job.case.precision)
     with tempfile.TemporaryDirectory() as folder, Load() as load:
-        Ours(job, Path(folder)).run(between)
-    return {"lanes": {name: lane(taken) for name, taken in lanes.items()}, "others": load.others}
+        ours = Ours(job, Path(folder))
+        ours.trainer.peak = rate
+        ours.run(between)
+    told = {name: lane(taken) for name, taken in lanes.items()}
+    return {"lanes": told, "others": load.others, "product_rate": rate}
+
+
+def product_rate(precision: str) -> float:
+    """Return operations a second of this processor's fastest large product: the peak of MFU."""
+    products = Products()
+    return max(products.measure()[precision] for _ in range(5))
 
 
 def lane(taken: list[Taken]) -> dict[str, Any]:

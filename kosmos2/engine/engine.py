@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,6 +29,8 @@ MOST_LOOKS = 16
 """Callers whose pictures are encoded together."""
 KEPT_LOOKS = 64
 """Pictures whose encodings are kept, half a megabyte each at full size in float32."""
+SMALL_BLOCK = 4_000_000
+"""Weights of a decoder block below which a second processor thread costs more than it does."""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +57,8 @@ class Engine:
         self.vocabulary = vocabulary
         self.scheduler = Scheduler(runner, vocabulary, limits)
         self._turns = Turns(self.scheduler.step)
+        self._eyes = Turns(lambda: None)
+        self._encoding = threading.Lock()
         self._seen: dict[bytes, Tensor] = {}
         self._looks: deque[_Look] = deque()
 
@@ -61,12 +66,23 @@ class Engine:
     def config(self) -> ModelConfig:
         return self.runner.config
 
-    def employed(self) -> AbstractContextManager[None]:
-        """Return a context in which a thread of the engine's own computes for all callers.
+    @contextmanager
+    def employed(self) -> Iterator[None]:
+        """Have a thread of the engine's own compute for all callers meanwhile.
 
-        For a server, whose many threads would each have processor threads of their own.
+        For a server, whose many threads would each have processor threads of their own. A small
+        network on a processor has two such threads, one for rows and one for pictures, and neither
+        has helpers: products so small are done before those wake up.
         """
-        return self._turns.employed()
+        text = self.config.text
+        block = 4 * text.width**2 + 2 * text.width * text.feedforward_width
+        is_small = self.runner.device.type == "cpu" and block < SMALL_BLOCK
+        threads = 1 if is_small else None
+        with ExitStack() as stack:
+            stack.enter_context(self._turns.employed(threads))
+            if is_small:
+                stack.enter_context(self._eyes.employed(threads))
+            yield
 
     @torch.inference_mode()
     def encode_images(self, pixels_NCYX: Tensor) -> Tensor:
@@ -85,16 +101,18 @@ class Engine:
         look = _Look(keys, pixels_NCYX)
         self._looks.append(look)
         while not look.latents.done():
-            self._turns.call(self._look_at_waiting)
+            turns = self._eyes if self._eyes.is_employed else self._turns
+            turns.call(self._look_at_waiting)
         return look.latents.result()
 
     def _look_at_waiting(self) -> None:
-        looks = [self._looks.popleft() for _ in range(min(len(self._looks), MOST_LOOKS))]
-        try:
-            self._encode(looks)
-        except Exception as error:
-            for look in looks:
-                look.latents.set_exception(error)
+        with self._encoding:  # rows' thread may still be here when that of pictures begins
+            looks = [self._looks.popleft() for _ in range(min(len(self._looks), MOST_LOOKS))]
+            try:
+                self._encode(looks)
+            except Exception as error:
+                for look in looks:
+                    look.latents.set_exception(error)
 
     def _encode(self, looks: Sequence[_Look]) -> None:
         unseen = {

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import torch
+
 T = TypeVar("T")
 
 
@@ -67,17 +69,25 @@ class Turns:
         """
         self._wait_for(done, hears_errors=True)
 
+    @property
+    def is_employed(self) -> bool:
+        """Whether a thread of its own leads."""
+        return self._employers > 0
+
     @contextmanager
-    def employed(self) -> Iterator[None]:
+    def employed(self, threads: int | None = None) -> Iterator[None]:
         """Have a thread of its own lead meanwhile: one team of processor threads for all callers.
 
         Each thread that computes has a team of its own, and many teams get in each other's way.
+        `threads`: of the team, itself among them; None is as many as torch gives any thread.
         """
         with self._gate:
             self._employers += 1
             is_first = self._employers == 1
         if is_first:
-            threading.Thread(target=self._lead_on, name="engine", daemon=True).start()
+            threading.Thread(
+                target=self._lead_on, args=(threads,), name="engine", daemon=True
+            ).start()
         try:
             yield
         finally:
@@ -85,9 +95,11 @@ class Turns:
                 self._employers -= 1
             self._bell.set()
 
-    def _lead_on(self) -> None:
+    def _lead_on(self, threads: int | None) -> None:
         """Lead for as long as anybody employs."""
+        usual = torch.get_num_threads()
         self._take_lead()
+        torch.set_num_threads(threads or usual)  # of this thread, and of those that begin later
         try:
             while self._employers:
                 self._run_calls()
@@ -101,6 +113,7 @@ class Turns:
                 except Exception as error:
                     self._tell(error)
         finally:
+            torch.set_num_threads(usual)
             self._hand_over()
 
     def _take_lead(self) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -347,6 +349,31 @@ def test_a_constraint_without_a_first_token_is_refused() -> None:
 
     with pytest.raises(RequestError, match="no first token"):
         engine(0).generate([prompt(0, 0, 2, constraint=Nothing())])
+
+
+def test_a_small_network_has_one_thread_for_rows_and_one_for_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = engine_of(network(0))
+    size = engine.config.vision.image_size
+    usual = torch.get_num_threads()
+    seen: dict[str, tuple[int, int]] = {}
+
+    def watched(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            seen[name] = threading.get_ident(), torch.get_num_threads()
+            return real(*args)
+
+        return call
+
+    for name in ("encode_images", "extend"):
+        monkeypatch.setattr(engine.runner, name, watched(name, getattr(engine.runner, name)))
+    with engine.employed():
+        engine.look(torch.zeros(1, 3, size, size))
+        engine.generate([prompt(0, 0, 2)])
+    assert [threads for _, threads in seen.values()] == [1, 1]
+    assert len({thread for thread, _ in seen.values()} | {threading.get_ident()}) == 3
+    assert torch.get_num_threads() == usual
 
 
 def test_threads_that_look_at_once_are_encoded_together_and_each_gets_its_own(
