@@ -223,7 +223,8 @@ ABOUT: Mapping[str, About] = {
         shortly="`coco_pope_*.json`; COCO val2014",
         folder="pope-data",
         data="`coco_pope_random.json`, `..._popular.json`, `..._adversarial.json` of POPE's "
-        "repository (folder `output/coco`); the pictures `val2014` of COCO.",
+        "repository (folder `output/coco`; an earlier file of that name has 2,910 random ones: "
+        "`--own-data`); the pictures `val2014` of COCO.",
         files=(
             "pope-data/coco_pope_random.json",
             "pope-data/val2014/COCO_val2014_000000310196.jpg",

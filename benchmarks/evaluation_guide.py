@@ -17,7 +17,7 @@ from benchmarks.evaluation_page import escaped
 from benchmarks.machine import ROOT
 from benchmarks.page import markdown
 from kosmos2.evaluation.benchmark import Benchmark
-from kosmos2.evaluation.published import published
+from kosmos2.evaluation.published import printed, published
 from kosmos2.evaluation.registry import BENCHMARKS
 
 PAGE = ROOT / "docs" / "evaluation.md"
@@ -90,7 +90,7 @@ def _published_shortly(benchmark: Benchmark) -> str:
         for each in published(benchmark.name, split):
             number = each.numbers.get(benchmark.headline)
             if each.model == OF_THE_PAPER and number is not None:
-                by_note.setdefault(each.note.partition(";")[0], {})[split] = f"{number:.1f}"
+                by_note.setdefault(each.note.partition(";")[0], {})[split] = printed(number)
     told = []
     for note, numbers in by_note.items():
         behind = f" ({note})" if note else ""
@@ -109,7 +109,7 @@ def _published(benchmark: Benchmark) -> list[tuple[str, ...]]:
             names = " / ".join(_metric(name, benchmark) for name in each.numbers)
             trained = "yes" if each.trained_on_it else "no"
             source = each.source + (f"; {each.note}" if each.note else "")
-            numbers = " / ".join(f"{number:.1f}" for number in each.numbers.values())
+            numbers = " / ".join(printed(number) for number in each.numbers.values())
             cells.setdefault((each.model, names, trained, source), {})[split] = numbers
     return [
         (model, names, *(found.get(split, "") for split in benchmark.splits), trained, source)

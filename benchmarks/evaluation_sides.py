@@ -57,9 +57,11 @@ class Ours:
 
     def __init__(self, folder: Path, tokens: int) -> None:
         decoding = Decoding(batch_size=ROWS, max_new_tokens=tokens, no_repeat="off")
-        self.model = Kosmos2.load(folder, device="cpu", dtype="fp32", settings=decoding.settings())
+        self.folder, self.settings = folder, decoding.settings()
 
     def begin(self, benchmark: Benchmark) -> None:
+        # Anew: the engine keeps what it has seen, and all benchmarks may have the same pictures.
+        self.model = Kosmos2.load(self.folder, device="cpu", dtype="fp32", settings=self.settings)
         self.benchmark = benchmark
         self._answerer = ModelAnswerer(self.model, benchmark, Form.FREE)
         self._setting = Setting(

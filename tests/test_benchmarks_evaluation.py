@@ -135,7 +135,7 @@ def test_tags_of_prompts_are_seen_on_the_page() -> None:
 
 def test_the_page_tells_published_numbers_by_split_and_by_note() -> None:
     words = evaluation_guide.page()
-    assert "| val 52.3, testA 57.4, testB 47.3 |" in words
+    assert "| val 52.32, testA 57.42, testB 47.26 |" in words
     assert "| 60.3 (zero-shot), 62.2 (2 examples), 62.3 (4 examples) |" in words
     assert (
         "| Kosmos-2 | R@1, any true box / R@5, any true box / R@10, any true box | 77.8 / 79.2"

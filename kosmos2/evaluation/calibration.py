@@ -83,19 +83,28 @@ class Reliability:
 
 def first_boxes(pairs: Sequence[Pair]) -> list[ScoredBox]:
     """Return the first box of each answer that has one."""
-    return [
-        ScoredBox(problem.picture, score, best_overlap([box], problem.boxes) >= IOU)
-        for problem, answer in pairs
-        for box, score in list(zip(answer.boxes, answer.scores, strict=False))[:1]
-    ]
+    return [own[0] for own in _scored(pairs) if own]
 
 
 def all_boxes(pairs: Sequence[Pair]) -> list[ScoredBox]:
     """Return every box of every answer."""
+    return [box for own in _scored(pairs) for box in own]
+
+
+def _scored(pairs: Sequence[Pair]) -> list[list[ScoredBox]]:
+    """Return the boxes of each answer; all have scores, or none."""
+    bare = [problem.id for problem, answer in pairs if len(answer.boxes) != len(answer.scores)]
+    if bare and any(answer.scores for _, answer in pairs):
+        raise RecordError(
+            f"{len(bare)} answers have boxes without scores, the first to {bare[0]!r}; others have "
+            "scores. Run the evaluation anew."
+        )
     return [
-        ScoredBox(problem.picture, score, best_overlap([box], problem.boxes) >= IOU)
+        [
+            ScoredBox(problem.picture, score, best_overlap([box], problem.boxes) >= IOU)
+            for box, score in zip(answer.boxes, answer.scores, strict=not bare)
+        ]
         for problem, answer in pairs
-        for box, score in zip(answer.boxes, answer.scores, strict=False)
     ]
 
 

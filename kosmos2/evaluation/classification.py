@@ -25,13 +25,15 @@ from kosmos2.evaluation.benchmark import (
     Benchmark,
     Data,
     Form,
+    Judged,
     Kind,
     Option,
+    Prediction,
     Problem,
     one_by_one,
     parse_continuation,
 )
-from kosmos2.evaluation.weighing import CHOICE_TITLES, judge_choice
+from kosmos2.evaluation.weighing import CHOICE_TITLES, chosen
 from kosmos2.tasks import Prompt
 from kosmos2.vocab.locations import LocationGrid
 
@@ -123,13 +125,13 @@ def _benchmark(
     return Benchmark(
         name=name,
         title=title,
-        version=1,
+        version=2,
         kind=Kind.ANSWER,
         splits=splits,
         read=partial(read, words),
         prompt=prompt,
         parse=parse_continuation,
-        judge=partial(one_by_one, judge_choice),
+        judge=partial(one_by_one, judge_name),
         titles=CHOICE_TITLES,
         forms=(Form.CHOICE,),
         options=options,
@@ -141,6 +143,12 @@ def _benchmark(
             *told,
         ),
     )
+
+
+def judge_name(problem: Problem, prediction: Prediction) -> Judged:
+    """Return whether the most probable name is the true one; two classes may share it (a crane)."""
+    said = problem.choices[chosen(prediction, problem)]
+    return {"accuracy": float(said == problem.choices[problem.correct])}
 
 
 def prompt(problem: Problem, _grid: LocationGrid) -> Prompt:

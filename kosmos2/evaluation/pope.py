@@ -31,11 +31,12 @@ from kosmos2.evaluation.benchmark import (
 from kosmos2.evaluation.metrics import Part, share
 from kosmos2.evaluation.seedbench import ask
 
-SPLITS = {"random": 2_910, "popular": 3_000, "adversarial": 3_000}
+SPLITS = {"random": 3_000, "popular": 3_000, "adversarial": 3_000}
 PICTURES = ("val2014", "images/val2014", "coco/val2014", "images", ".")
 THING = re.compile(
-    r"^Is there (?P<phrase>(?P<article>an?) (?P<noun>.+)) in the (?:image|picture)\?$"
+    r"^Is there (?P<phrase>(?P<article>an?) (?P<noun>.+)) in the (?:image|imange|picture)\?$"
 )
+"""Some of POPE's own questions say "imange"."""
 POPE_TITLES = {
     "accuracy": "right answers",
     "precision": "precision of yes",

@@ -26,6 +26,11 @@ class Published:
     note: str = ""
 
 
+def printed(number: float) -> str:
+    """Return a percentage as its source prints it: two decimals, or one where that says all."""
+    return f"{number:.2f}".removesuffix("0")
+
+
 def published(benchmark: str, split: str) -> tuple[Published, ...]:
     """Return what is published for a split, in the order of the paper's tables."""
     if benchmark == "refcocog-reg":

@@ -12,14 +12,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kosmos2 import config
+from kosmos2.api.decoding import Decoding
 from kosmos2.evaluation.benchmark import Benchmark, Data, Form, Judged, Kind, Pair, Problem
 from kosmos2.evaluation.bootstrap import Bootstrap
 from kosmos2.evaluation.metrics import Number
 from kosmos2.evaluation.predictions import Run, Setting, matched
-from kosmos2.evaluation.published import Published, published
+from kosmos2.evaluation.published import Published, printed, published
 from kosmos2.evaluation.report import Code, code_now
 from kosmos2.evaluation.slices import slices_of
 
+CHOOSING = (
+    "beams", "temperature", "best_of", "length_penalty", "repetition_penalty", "ngram_size",
+)  # fmt: skip
+"""Settings that decide which tokens are written, but for those with sentences of their own."""
 MOST_LABELS = 12
 """Of a slice in a table for people; results.json has all."""
 
@@ -130,6 +136,12 @@ def differences(scored: Scored) -> list[str]:
             f"repetition: {decoding.get('no_repeat')!r}; the original never writes three tokens "
             "twice, location tokens among them (--set no_repeat=original)"
         )
+    wanted = asdict(config.from_overrides(Decoding, scored.benchmark.decoding))
+    told += [
+        f"{name} {decoding[name]}, where the published protocol has {wanted[name]}"
+        for name in CHOOSING
+        if decoding.get(name, wanted[name]) != wanted[name]
+    ]
     told.append(
         f"at most {decoding.get('max_new_tokens')} new tokens; the original stops at 500 with the "
         "prompt's"
@@ -218,7 +230,7 @@ def peer_rows(scored: Scored) -> list[list[str]]:
     table = [["", *titles, "trained on it", "source"]]
     table.append([f"ours: {scored.setting.model}", *ours, "", f"n = {len(scored.pairs):,}"])
     for each in scored.peers:
-        numbers = [f"{each.numbers[m]:.1f}" if m in each.numbers else "" for m in metrics]
+        numbers = [printed(each.numbers[m]) if m in each.numbers else "" for m in metrics]
         note = f"; {each.note}" if each.note else ""
         trained = "yes" if each.trained_on_it else "no"
         table.append([each.model, *numbers, trained, each.source + note])

@@ -58,12 +58,12 @@ class Answering:
 
     def with_decoding(self, wanted: schemas.Decoding) -> Kosmos2:
         """Return the model with a request's settings; the engine stays the same."""
-        if wanted.max_new_tokens > self.limits.max_new_tokens:
-            raise RequestError(
-                f"max_new_tokens is {wanted.max_new_tokens}, this server allows "
-                f"{self.limits.max_new_tokens}"
-            )
-        told = flat.Decoding(batch_size=self.model.settings.batch_size, **wanted.model_dump())
+        most = self.limits.max_new_tokens
+        tokens = wanted.max_new_tokens or min(flat.Decoding().max_new_tokens, most)
+        if tokens > most:
+            raise RequestError(f"max_new_tokens is {tokens}, this server allows {most}")
+        said = wanted.model_dump() | {"max_new_tokens": tokens}
+        told = flat.Decoding(batch_size=self.model.settings.batch_size, **said)
         return replace(self.model, settings=told.settings())
 
     def check_texts(self, *texts: str) -> None:

@@ -78,11 +78,10 @@ class AskedChat(BaseModel):
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     n: Literal[1] = 1
 
-    def decoding(self, most: int) -> schemas.Decoding:
+    def decoding(self) -> schemas.Decoding:
         """Return how to answer; a temperature is only used when it is given."""
-        tokens = self.max_completion_tokens or self.max_tokens or min(256, most)
         return schemas.Decoding(
-            max_new_tokens=tokens,
+            max_new_tokens=self.max_completion_tokens or self.max_tokens,
             temperature=self.temperature or 0.0,
             top_p=self.top_p or 1.0,
             seed=self.seed or 0,
@@ -130,7 +129,7 @@ class _Work:
 
     def __init__(self, asked: AskedChat, answerer: Answering) -> None:
         self._answerer = answerer
-        self._decoding = asked.decoding(answerer.limits.max_new_tokens)
+        self._decoding = asked.decoding()
         self._turns, self._answers = _turns_of(asked.messages)
         self._id = f"chatcmpl-{uuid.uuid4().hex}"
         self._made = int(time.time())

@@ -25,7 +25,9 @@ class Strict(BaseModel):
 class Decoding(Strict):
     """How the answer is made; greedily, if nothing is said."""
 
-    max_new_tokens: int = Field(default=256, ge=1)
+    max_new_tokens: int | None = Field(
+        default=None, ge=1, description="None: 256, or fewer where the server allows no more."
+    )
     temperature: float = Field(default=0.0, ge=0, le=10)
     top_k: int = Field(default=0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)

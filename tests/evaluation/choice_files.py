@@ -52,7 +52,8 @@ def write_pope(folder: Path) -> Path:
         {
             "question_id": number,
             "image": f"COCO_val2014_{picture}",
-            "text": f"Is there {thing} in the image?",
+            # Some of the published questions are misspelt.
+            "text": f"Is there {thing} in the {'imange' if 'apple' in thing else 'image'}?",
             "label": label,
         }
         for number, (picture, thing, label) in enumerate(things, start=1)

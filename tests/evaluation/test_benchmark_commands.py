@@ -189,6 +189,16 @@ def test_another_run_in_the_same_folder_is_refused_and_fresh_begins_anew(
     assert code == 2 and "decoding is" in said
 
 
+def test_decoding_that_is_not_the_published_one_is_told(tmp_path: Path, use: Use) -> None:
+    data, out = write_refcoco(tmp_path / "data"), tmp_path / "out"
+    use(constant)
+    run("refcoco", "--data", data, "--own-data", "--out", out, "--set", "beams=3")
+    told = json.loads((out / "results.json").read_text(encoding="utf-8"))["differences"]
+    assert [each for each in told if "published protocol has" in each] == [
+        "beams 3, where the published protocol has 1"
+    ]
+
+
 def test_scores_come_again_from_predictions_alone(tmp_path: Path, use: Use) -> None:
     data, out = write_refcoco(tmp_path / "data"), tmp_path / "out"
     use(constant)

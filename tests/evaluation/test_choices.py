@@ -16,6 +16,7 @@ from kosmos2.boxes import Box
 from kosmos2.cli import app, evaluate_benchmarks
 from kosmos2.evaluation.absent import thresholds
 from kosmos2.evaluation.benchmark import Benchmark, Form, Prediction, Problem, prompt_text
+from kosmos2.evaluation.classification import judge_name
 from kosmos2.evaluation.pope import says_yes
 from kosmos2.evaluation.registry import BENCHMARKS
 from kosmos2.evaluation.weighing import Weigher
@@ -206,6 +207,17 @@ def test_the_questions_are_read_as_they_are_published(tmp_path: Path) -> None:
         "Here are four images:<image><image><image><image>The following image is:<image>"
         "Is it correct?"
     )
+
+
+def test_of_two_classes_with_one_name_either_is_right() -> None:
+    birds = ("crane", "gull", "crane")
+    for best, right in ((0, 1.0), (1, 0.0), (2, 1.0)):
+        weights = tuple(-1.0 if number == best else -2.0 for number in range(3))
+        problem = Problem(
+            id="1", picture="a.jpg", width=9, height=9, text="", end=0, choices=birds, correct=2
+        )
+        said = Prediction(id="1", prompt="", answer="", text="", boxes=(), logprobs=weights)
+        assert judge_name(problem, said) == {"accuracy": right}
 
 
 @pytest.mark.parametrize(

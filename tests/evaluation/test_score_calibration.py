@@ -14,7 +14,7 @@ from kosmos2.boxes import Box
 from kosmos2.cli import app, evaluate_benchmarks
 from kosmos2.errors import RecordError
 from kosmos2.evaluation.benchmark import Benchmark, Prediction, Problem, prompt_text
-from kosmos2.evaluation.calibration import ScoredBox, reliability
+from kosmos2.evaluation.calibration import ScoredBox, all_boxes, reliability
 from kosmos2.vocab.locations import LocationGrid
 
 
@@ -102,6 +102,18 @@ def test_saved_predictions_of_several_benchmarks_are_one_page_and_picture(tmp_pa
     assert "refcoco val, first boxes" in titles and "flickr30k val, first boxes" in titles
     page = (out / "calibration.md").read_text(encoding="utf-8")
     assert "reliability.svg" in page and page.count("sha256:") == 2
+
+
+def test_boxes_without_scores_among_others_are_refused() -> None:
+    box = Box(0.1, 0.1, 0.5, 0.5)
+    problem = Problem(id="7", picture="a", width=9, height=9, text="", end=0, boxes=(box,))
+    said = [
+        Prediction(id="7", prompt="", answer="", text="", boxes=(box,), scores=scores)
+        for scores in ((0.5,), ())
+    ]
+    with pytest.raises(RecordError, match="1 answers have boxes without scores, the first to '7'"):
+        all_boxes([(problem, each) for each in said])
+    assert all_boxes([(problem, said[1])]) == []
 
 
 def test_what_cannot_be_calibrated_is_one_line(tmp_path: Path) -> None:

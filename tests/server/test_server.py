@@ -87,6 +87,15 @@ def test_decoding_is_the_requests_own(client: TestClient) -> None:
     assert texts() == texts()
 
 
+def test_a_server_of_few_tokens_answers_who_asks_for_no_number(served: Kosmos2) -> None:
+    with TestClient(create_app(served, Limits(max_new_tokens=3))) as client:
+        told = client.post("/v1/caption", json={"image": base64_of(PICTURE)})
+        more = {"image": base64_of(PICTURE), "decoding": {"max_new_tokens": 4}}
+        assert client.post("/v1/caption", json=more).status_code == 422
+    assert told.status_code == 200
+    assert told.json()["results"][0]["stop"] == "length"
+
+
 GOOD = {"image": base64_of(PICTURE)}
 ABOUT = {"words": "it", "box": [0, 0, 1, 1], "unit": "normalised"}
 WRONG: list[tuple[str, dict[str, Any], int, str]] = [
