@@ -75,7 +75,7 @@ def test_two_replicas_answer_as_one_does_keep_the_limits_and_end_when_all_are_an
             return client.get("/metrics", headers=KEY).text
 
         def answered(text: str) -> int:
-            counts = re.findall(r'path="/v1/\w+",status="200"} (\d+)', text)
+            counts = re.findall(r'_total{path="/v1/\w+",status="200"} (\d+)', text)
             return sum(map(int, counts))
 
         counts = {answered(metrics(number)) for number in range(30)}
