@@ -86,8 +86,8 @@ def scenes(section: Mapping[str, Any]) -> list[str]:
     without = "; ".join(f"`{name}`: {why}" for name, why in section["without"].items())
     blocks.append(
         f"Without scenes, tested on small files alone: {without}. "
-        "The three sets of referring expressions have the same scenes and words. No training of "
-        "the embedded model had several pictures in a text, which `--shots` needs."
+        "The three sets of referring expressions have the same scenes and words. The "
+        "embedded model has learnt from one solved example before a question, never from more."
     )
     for run in runs:
         about = f"{run['title']}; {run['protocol']}."

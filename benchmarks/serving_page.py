@@ -49,7 +49,9 @@ Cores that were busy, and what an answer costs the server:
 {chr(10).join(_busy(name, lane, told["cores"]) for name, lane in lanes)}
 
 Clients run on the same cores. What rows share in a step, and pictures in an encoding, makes an
-answer cheaper where many ask; the rest of the gain is cores that one client leaves idle.
+answer cheaper where many ask; the rest of the gain is cores that one client leaves idle. A client
+alone already keeps a core busy. What many leave idle waits for Python: the thread of rows, that of
+pictures, HTTP and the decoding of files share one interpreter (seen with py-spy).
 
 ## Memory
 
